@@ -1,0 +1,69 @@
+# Every target sets up .venv from pinned requirements by itself.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+RUN    := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python
+
+# Compiler processes at a time: each takes up to 1 GB.
+export MAX_JOBS ?= $(shell nproc)
+
+NATIVE := setup.py pyproject.toml $(shell find csrc -type f)
+
+.PHONY: help bench bench-full bench-micro test test-full lint format wheel readme build clean
+
+help:
+	@echo "make bench       classify photographs and compare with stock PyTorch across phi (6 minutes)"
+	@echo "make bench-full  every variant and peer; writes the result file that the README quotes"
+	@echo "make bench-micro host overhead per call, with pytest-benchmark"
+	@echo "make test        the tests; make test-full adds the slow ones"
+	@echo "make lint        ruff and clang-format; make format applies them"
+	@echo "make wheel       builds a wheel, installs it in a bare environment and classifies a photograph"
+	@echo "make readme      regenerates the README's tables from the committed results"
+
+bench: build
+	$(RUN) -m benchmarks
+
+bench-full: build
+	$(RUN) -m benchmarks models --full
+
+bench-micro: build
+	$(RUN) -m pytest benchmarks/micro --benchmark-only --benchmark-autosave
+
+test: build
+	$(RUN) -m pytest -m "not slow and not gpu"
+
+test-full: build lint
+	$(RUN) -m pytest -m "not gpu"
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $$(find csrc tests -name '*.h' -o -name '*.inl' -o -name '*.cpp')
+
+format: $(VENV)/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $$(find csrc tests -name '*.h' -o -name '*.inl' -o -name '*.cpp')
+
+readme: build
+	$(RUN) -m benchmarks readme
+
+wheel: build
+	rm -rf build/wheel && $(RUN) -m pip wheel -q --no-build-isolation --no-deps -w build/wheel .
+	$(RUN) -m tests.build.bare_wheel build/wheel/*.whl
+
+build: $(VENV)/built
+
+$(VENV)/installed: requirements/build.txt requirements/dev.txt requirements/no-isolation.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -r requirements/no-isolation.txt
+	touch $@
+
+# An editable install: Python changes need no rebuild, a change under csrc/ rebuilds what depends on it.
+$(VENV)/built: $(VENV)/installed $(NATIVE)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	touch $@
+
+clean:
+	rm -rf build dist *.egg-info effnet_fast/*.so $(VENV)/built

@@ -1,0 +1,105 @@
+"""What is timed: a variant of the family at its own resolution, a batch and a storage dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+
+from effnet_fast.models import count_macs, model_config
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+#: The published variants: phi is the index of the variant, B0 to B7 (facts of the paper's table, not of its
+#: formula).
+PHIS = range(0, 8)
+
+#: Multiply-adds of one call above which the batch is halved: at B5 and beyond, 16 images are 10 s and more of
+#: one eager call on two cores, which buys no accuracy: a call that long is its own average.
+MAX_GMACS_PER_CALL = 200.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of the table. `note` says what was changed against what was asked for."""
+
+    model: str
+    image_size: int
+    batch: int
+    dtype: str
+    gmacs: float
+    note: str = ""
+
+    @property
+    def key(self) -> str:
+        return f"{self.model}/{self.image_size}/{self.batch}/{self.dtype}"
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return DTYPES[self.dtype]
+
+    def record(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def parse_numbers(text: str, *, allowed: Iterable[int] | None = None, name: str) -> list[int]:
+    """Numbers and ranges: "0-2,5" -> [0, 1, 2, 5].
+
+    Raises:
+        ValueError: `text`, called `name`, is something else, or a number is not `allowed` (None: 1 and more).
+    """
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ValueError(f"{name}: {text!r} is not a list of numbers; allowed: e.g. 0-2 or 1,16")
+        numbers += range(int(first), int(last if dash else first) + 1)
+    if not numbers:
+        raise ValueError(f"{name}: {text!r} is empty")
+    permitted = None if allowed is None else list(allowed)
+    for number in numbers:
+        if permitted is not None and number not in permitted:
+            raise ValueError(f"{name}: {number} is not allowed; allowed: {permitted[0]} to {permitted[-1]}")
+        if permitted is None and number < 1:
+            raise ValueError(f"{name}: {number} is not allowed; allowed: 1 and more")
+    return list(dict.fromkeys(numbers))
+
+
+def parse_dtypes(text: str) -> list[str]:
+    """ "float32,bfloat16" -> names of `DTYPES`; ValueError for another."""
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    for name in names:
+        if name not in DTYPES:
+            raise ValueError(f"dtype: {name!r} is not known; allowed: {', '.join(DTYPES)}")
+    if not names:
+        raise ValueError(f"dtype: {text!r} is empty; allowed: {', '.join(DTYPES)}")
+    return list(dict.fromkeys(names))
+
+
+def describe_model(name: str) -> tuple[int, float]:
+    """Image size of the variant, and 1e9 multiply-adds of one such image (nothing is computed)."""
+    config = model_config(name)
+    return config.resolution, count_macs(config) / 1e9
+
+
+def sweep(models: Sequence[str], batches: Sequence[int], dtypes: Sequence[str]) -> list[Case]:
+    """Every combination, variant by variant; batches are halved to keep `MAX_GMACS_PER_CALL`."""
+    cases: dict[str, Case] = {}
+    for model in models:
+        size, gmacs = describe_model(model)
+        for batch in batches:
+            fitting = batch
+            while fitting > 1 and fitting * gmacs > MAX_GMACS_PER_CALL:
+                fitting //= 2
+            note = "" if fitting == batch else f"batch {batch} limited to {fitting}"
+            for dtype in dtypes:
+                case = Case(model, size, fitting, dtype, round(gmacs, 4), note)
+                cases.setdefault(case.key, case)
+    return list(cases.values())
+
+
+def phi_of(model: str) -> int | None:
+    """Index of a compound-scaled variant (efficientnet_b3 -> 3), None for any other model."""
+    stem, _, index = model.rpartition("_b")
+    return int(index) if stem in ("efficientnet", "tf_efficientnet") and index.isdecimal() else None

@@ -1,0 +1,56 @@
+"""What a peer is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A peer made ready for one case.
+
+    `call()` returns the logits [N, classes] of the images it was prepared with. `own_bytes` is what the peer
+    keeps for activations between calls (a planned arena), which no allocation during a call shows.
+    """
+
+    call: Callable[[], torch.Tensor]
+    own_bytes: int = 0
+    details: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One way of running the network.
+
+    Args:
+        name: as typed after `--peers`.
+        label: as shown in tables and plots.
+        group: "eager", "compiled" or "engine"; ratios are against the best of a group.
+        prepare: (model, images, dtype) -> Prepared. The model is stock PyTorch, float32, in eval mode, and
+            the peer's own to change; images are [N, 3, H, W] float32, contiguous.
+        settings: what a reader needs to know to repeat it; stored in the result file.
+        unavailable: a sentence saying why it cannot run here, empty where it can.
+        slow_start: preparing takes tens of seconds (the default sweep then gives it one variant only).
+    """
+
+    name: str
+    label: str
+    group: str
+    prepare: Callable[[nn.Module, torch.Tensor, torch.dtype], Prepared]
+    settings: dict[str, object] = field(default_factory=dict)
+    unavailable: Callable[[], str] = lambda: ""
+    slow_start: bool = False
+
+
+def inference_call(model: nn.Module, images: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """`model(images)` without autograd's bookkeeping, which every eager peer is entitled to be spared."""
+
+    def call() -> torch.Tensor:
+        with torch.inference_mode():
+            return model(images)
+
+    return call

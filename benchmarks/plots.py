@@ -1,0 +1,118 @@
+"""The picture of a sweep: images/s across phi, a panel for each dtype and batch, a line for each peer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.results import Results
+from benchmarks.tables import labels_of, speed
+
+#: Colour, marker and line of each peer: greys and cool colours for what exists, one warm colour for this
+#: project. Told apart by marker and dash as well, for readers who do not see the colours.
+STYLES = {
+    "eager-nchw": ("#9aa0a6", "o", ":"),
+    "eager-nhwc": ("#5f6b7a", "s", "--"),
+    "eager-folded": ("#2a9d8f", "^", "-."),
+    "compiled": ("#3366cc", "D", "-"),
+    "engine": ("#d1495b", "*", "-"),
+}
+
+
+def plot_models(results: Results, path: Path) -> bool:
+    """Write the picture to `path` in the format of its suffix; False, and no file, without a time to show."""
+    rows = [row for row in results.rows if row.get("phi") is not None and speed(row) is not None]
+    if not rows:
+        return False
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    batches = sorted({_asked_batch(row) for row in rows})
+    dtypes = sorted({row["dtype"] for row in rows}, key=lambda name: (name != "float32", name))
+    phis = sorted({row["phi"] for row in rows})
+    labels = labels_of(rows)
+    figure, axes = pyplot.subplots(
+        len(batches),
+        len(dtypes),
+        figsize=(1.2 + 4.6 * len(dtypes), 1.4 + 3.3 * len(batches)),
+        squeeze=False,
+        sharex=True,
+        sharey="row",
+        layout="constrained",
+    )
+    for line, batch in enumerate(batches):
+        for column, dtype in enumerate(dtypes):
+            panel = axes[line][column]
+            for peer, label in labels.items():
+                points = sorted(
+                    (row["phi"], row["images_per_second"], row["note"])
+                    for row in rows
+                    if (row["peer"], row["dtype"], _asked_batch(row)) == (peer, dtype, batch)
+                )
+                if not points:
+                    continue
+                colour, marker, dash = STYLES.get(peer, ("#7b4ea3", "v", "-"))
+                ours = peer == "engine"
+                panel.plot(
+                    [point[0] for point in points],
+                    [point[1] for point in points],
+                    color=colour,
+                    marker=marker,
+                    linestyle=dash,
+                    markersize=11 if ours else 6,
+                    linewidth=2.4 if ours else 1.5,
+                    zorder=3 if ours else 2,
+                    label=label,
+                )
+                if ours:
+                    for phi, value, _ in points:
+                        panel.annotate(
+                            f"{value:.0f}" if value >= 10 else f"{value:.1f}",
+                            (phi, value),
+                            xytext=(0, 9),
+                            textcoords="offset points",
+                            ha="center",
+                            fontsize=8,
+                            color=colour,
+                        )
+            panel.set_yscale("log")
+            panel.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+            panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            panel.yaxis.set_minor_formatter(NullFormatter())
+            panel.margins(x=0.08, y=0.14)
+            panel.set_xticks(phis, [f"B{phi}" for phi in phis])
+            panel.set_title(f"{dtype}, batch {batch}", fontsize=11, loc="left")
+            panel.grid(True, which="major", color="#e3e6ea", linewidth=0.8)
+            panel.spines[["top", "right"]].set_visible(False)
+            if column == 0:
+                panel.set_ylabel("images/s (log scale)")
+            if line == len(batches) - 1:
+                panel.set_xlabel("compound coefficient phi (each variant at its own resolution)")
+    handles = {}
+    for panel in axes.flat:
+        lines, texts = panel.get_legend_handles_labels()
+        handles.update(zip(texts, lines, strict=True))
+    shown = [label for label in labels.values() if label in handles]
+    figure.legend(
+        [handles[label] for label in shown],
+        shown,
+        loc="outside upper center",
+        ncols=len(shown),
+        frameon=False,
+    )
+    environment = results.environment
+    where = f"{environment['cpu']}, {environment['isa']}, {environment['threads']} threads"
+    software = f"torch {environment['libraries']['torch']}, {environment['date']}"
+    figure.supxlabel(f"{where}, {software}", fontsize=8, color="#5f6b7a")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+    return True
+
+
+def _asked_batch(row: dict[str, object]) -> int:
+    """The batch that was asked for: a limited one belongs in the panel of what it stands for."""
+    words = str(row["note"]).split()
+    return int(words[1]) if words[:1] == ["batch"] else row["batch"]

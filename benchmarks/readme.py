@@ -1,0 +1,68 @@
+"""The measured table of the README, made from a result file between two markers; never typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.results import ResultError, Results
+from benchmarks.tables import RATIOS, cases_of, labels_of, memory_ratio, ratio, ratio_text, speed_text
+
+BEGIN = "<!-- benchmarks: begin (made by `python -m benchmarks readme`) -->"
+END = "<!-- benchmarks: end -->"
+
+
+def markdown_table(results: Results) -> str:
+    """The table, and below it the machine, versions, commit and command that it comes from."""
+    labels = labels_of(results.rows)
+    headings = ["model", "batch", "dtype", *labels.values(), *(heading for heading, _ in RATIOS), "memory"]
+    lines = [
+        "| " + " | ".join(headings) + " |",
+        "|---|--:|---|" + "--:|" * (len(headings) - 3),
+    ]
+    limited = False
+    for rows in cases_of(results.rows).values():
+        first, by_peer = rows[0], {row["peer"]: row for row in rows}
+        limited = limited or bool(first["note"])
+        speeds = [speed_text(by_peer.get(name)) for name in labels]
+        if by_peer.get("engine", {}).get("status") == "ok":
+            speeds[list(labels).index("engine")] = f"**{speed_text(by_peer['engine'])}**"
+        cells = [
+            f"{first['model'].removeprefix('efficientnet_').upper()} @{first['image_size']}",
+            f"{first['batch']}{'*' if first['note'] else ''}",
+            first["dtype"],
+            *speeds,
+            *(ratio_text(ratio(rows, group)) for _, group in RATIOS),
+            ratio_text(memory_ratio(rows)),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    environment = results.environment
+    lines += [
+        "",
+        f"Images per second, {environment['cpu']} ({environment['isa']}), {environment['threads']} threads, "
+        f"torch {environment['libraries']['torch']}, {environment['date']}, "
+        f"commit {environment['commit'] or 'unknown'}; `{results.command}`. Medians of alternating rounds, "
+        "each peer checked against float64 logits first. Ratios: effnet_fast over the fastest eager peer, "
+        "and over `torch.compile` with frozen weights; memory: peak activation memory over the least of the "
+        "eager peers.",
+    ]
+    if limited:
+        lines.append("\\* batch limited: one call takes seconds.")
+    return "\n".join(lines)
+
+
+def update_readme(text: str, table: str) -> str:
+    """`text` with `table` between the markers; ResultError without exactly one pair of them."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ResultError(f"the README needs exactly one line {BEGIN!r} and after it one line {END!r}")
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+
+
+def committed_results(folder: Path) -> Path:
+    """The only committed models.json under `folder`; ResultError when there is none or more than one."""
+    found = [path for path in sorted(folder.glob("*/models.json")) if path.parent.name != "local"]
+    if len(found) != 1:
+        names = ", ".join(path.parent.name for path in found) or "none"
+        raise ResultError(f"{folder}: needs one folder with a models.json, found {names}; name the file")
+    return found[0]

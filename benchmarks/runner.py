@@ -1,0 +1,258 @@
+"""The sweep: for each case, every peer is prepared, judged, and timed against the others."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from benchmarks.cases import DTYPES, Case, phi_of
+from benchmarks.peers import PEERS
+from benchmarks.process import PeerError, PeerProcess, RunningPeer
+from benchmarks.progress import Reporter
+from benchmarks.results import Results
+from benchmarks.subject import Oracle, distinct_images, make_oracle, seeded_model
+from effnet_fast.measure import Summary, Verdict, alternate, judge_logits
+
+#: Statuses of a row. Only "ok" has a time.
+OK, FAIL, ERROR, UNAVAILABLE = "ok", "FAIL", "error", "unavailable"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How every case is measured; stored in the result file."""
+
+    rounds: int = 7
+    min_seconds: float = 0.25
+    budget_seconds: float = 40.0
+    threads: int = 0
+    seed: int = 0
+
+    def record(self) -> dict[str, object]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One case and the peers that run it."""
+
+    case: Case
+    peers: tuple[str, ...]
+
+
+class Subject:
+    """Model, images and oracle of the variant being measured; rebuilt when the variant changes."""
+
+    def __init__(self, folder: Path, seed: int):
+        self._folder = folder
+        self._seed = seed
+        self._model_name = ""
+        self.weights = folder / "weights.pt"
+        self.images = folder / "images.pt"
+        self.oracle: Oracle | None = None
+
+    def load(self, case: Case, dtypes: Sequence[str]) -> None:
+        """Prepare for `case`; `dtypes` are those that cases of this variant will ask for."""
+        if case.model == self._model_name:
+            return
+        model = seeded_model(case.model, seed=self._seed)
+        images = distinct_images(case.image_size)
+        torch.save(model.state_dict(), self.weights)
+        torch.save(images, self.images)
+        self.oracle = make_oracle(model, images, [DTYPES[name] for name in dtypes])
+        self._model_name = case.model
+
+
+class Runner:
+    """Runs jobs and keeps the peers' processes between them.
+
+    Args:
+        settings: how to measure.
+        reporter: told of every step.
+        start_peer: name of a peer -> `RunningPeer`. None starts worker processes; tests give fakes.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        reporter: Reporter,
+        *,
+        start_peer: Callable[[str], RunningPeer] | None = None,
+    ):
+        self.settings = settings
+        self.reporter = reporter
+        self._temporary = tempfile.TemporaryDirectory(prefix="effnet-fast-benchmarks-")
+        self._folder = Path(self._temporary.name)
+        self._start_peer = start_peer or (
+            lambda name: PeerProcess(name, threads=settings.threads, folder=self._folder)
+        )
+        self._running: dict[str, RunningPeer] = {}
+
+    def close(self) -> None:
+        """End every process and remove the temporary files."""
+        for peer in self._running.values():
+            peer.close()
+        self._running.clear()
+        self._temporary.cleanup()
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def run(self, jobs: Sequence[Job], results: Results, save: Callable[[], None]) -> None:
+        """Run `jobs`, adding to `results` and calling `save` after each: an interrupt keeps those done."""
+        subject = Subject(self._folder, self.settings.seed)
+        self.reporter.start([job.case for job in jobs])
+        try:
+            for job in jobs:
+                self.reporter.begin_case(job.case)
+                self.reporter.step("weights and float64 logits")
+                dtypes = {other.case.dtype for other in jobs if other.case.model == job.case.model}
+                subject.load(job.case, sorted(dtypes))
+                rows = self._run_job(job, subject)
+                results.put(rows)
+                save()
+                self.reporter.end_case(job.case, rows)
+        finally:
+            self.reporter.stop()
+
+    def _run_job(self, job: Job, subject: Subject) -> list[dict[str, object]]:
+        rows = {name: new_row(job.case, name) for name in job.peers}
+        for name in job.peers:
+            self._prepare(job.case, name, subject, rows[name])
+        try:
+            self._time({name: row for name, row in rows.items() if row["status"] == OK})
+        finally:
+            for name in job.peers:
+                self._release(name)
+        return list(rows.values())
+
+    def _prepare(self, case: Case, name: str, subject: Subject, row: dict[str, object]) -> None:
+        reason = PEERS[name].unavailable()
+        if reason:
+            row.update(status=UNAVAILABLE, reason=reason)
+            return
+        self.reporter.step(f"{PEERS[name].label}: {'compiling' if PEERS[name].slow_start else 'preparing'}")
+        try:
+            if name not in self._running:
+                self._running[name] = self._start_peer(name)
+            logits, details = self._running[name].prepare(case, subject.weights, subject.images, memory=True)
+        except PeerError as error:
+            self._drop(name, row, error)
+            return
+        exact, stock = subject.oracle.rows(case)
+        terms = subject.oracle.terms
+        try:
+            verdict = judge_logits(logits, oracle=exact, stock=stock, dtype=case.torch_dtype, terms=terms)
+        except ValueError as error:  # stock PyTorch itself overflows in this dtype: nothing can be judged
+            row.update(status=ERROR, reason=str(error))
+            return
+        row.update(verdict_columns(verdict))
+        row["prepare_seconds"] = round(details["prepare_seconds"], 3)
+        if details.get("details"):
+            row["details"] = json.dumps(details["details"])
+        if details.get("activation_bytes") is not None:
+            row["activation_mib"] = round(details["activation_bytes"] / 2**20, 2)
+        row.update(status=OK if verdict.passed else FAIL, reason=verdict.reason)
+
+    def _time(self, rows: Mapping[str, dict[str, object]]) -> None:
+        """Time the peers of `rows`; one that dies on the way is dropped and the others are timed afresh."""
+        pending = dict(rows)
+        while pending:
+            failed: dict[str, PeerError] = {}
+            guarded = {name: _Guarded(self._running[name], name, failed) for name in pending}
+            try:
+                summaries = alternate(
+                    guarded,
+                    rounds=self.settings.rounds,
+                    min_seconds=self.settings.min_seconds,
+                    budget_seconds=self.settings.budget_seconds,
+                    on_sample=lambda index, name: self.reporter.step(
+                        f"{PEERS[name].label}: round {index + 1} of {self.settings.rounds}"
+                    ),
+                )
+            except PeerError:
+                for name, error in failed.items():
+                    self._drop(name, pending.pop(name), error)
+                continue
+            for name, row in pending.items():
+                row.update(time_columns(summaries[name], row["batch"]))
+            return
+
+    def _release(self, name: str) -> None:
+        if name in self._running:
+            try:
+                self._running[name].release()
+            except PeerError:
+                self._running.pop(name).close()
+
+    def _drop(self, name: str, row: dict[str, object], error: PeerError) -> None:
+        """Record `error` and end the peer's process; the next case gets a fresh one."""
+        row.update(status=ERROR, reason=str(error))
+        peer = self._running.pop(name, None)
+        if peer is not None:
+            peer.close()
+
+
+class _Guarded:
+    """A candidate that notes which peer failed, as `alternate` does not know."""
+
+    def __init__(self, peer: RunningPeer, name: str, failed: dict[str, PeerError]):
+        self._peer, self._name, self._failed = peer, name, failed
+
+    def sample(self, min_seconds: float) -> list[float]:
+        try:
+            return self._peer.sample(min_seconds)
+        except PeerError as error:
+            self._failed[self._name] = error
+            raise
+
+
+def new_row(case: Case, name: str) -> dict[str, object]:
+    """A row without result."""
+    peer = PEERS[name]
+    return {
+        "case": case.key,
+        **case.record(),
+        "phi": phi_of(case.model),
+        "peer": name,
+        "label": peer.label,
+        "group": peer.group,
+        "status": ERROR,
+        "reason": "",
+    }
+
+
+def verdict_columns(verdict: Verdict) -> dict[str, object]:
+    """Columns of the gate; infinities, which JSON has not, as None."""
+
+    def finite(value: float) -> float | None:
+        return float(f"{value:.4g}") if abs(value) != float("inf") and value == value else None
+
+    return {
+        "error_usage": finite(verdict.usage),
+        "max_error": finite(verdict.max_error),
+        "max_allowed": finite(verdict.max_allowed),
+        "relative_l2": finite(verdict.relative_l2),
+        "relative_l2_allowed": finite(verdict.relative_l2_allowed),
+    }
+
+
+def time_columns(summary: Summary, batch: int) -> dict[str, object]:
+    """Columns of the timing."""
+    return {
+        "images_per_second": round(batch / summary.median, 3),
+        "median_ms": round(summary.median * 1e3, 4),
+        "p20_ms": round(summary.p20 * 1e3, 4),
+        "p80_ms": round(summary.p80 * 1e3, 4),
+        "best_ms": round(summary.best * 1e3, 4),
+        "spread": round(summary.spread, 4),
+        "rounds": summary.rounds,
+        "calls": summary.calls,
+    }

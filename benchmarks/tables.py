@@ -1,0 +1,138 @@
+"""Tables of a sweep: a line for each case, a column for each peer, the engine over the best of a group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.table import Table
+
+from benchmarks.results import Results
+
+Row = dict[str, object]
+
+#: Ratio columns: heading and the group whose fastest peer the engine is divided by.
+RATIOS = (("vs eager", "eager"), ("vs compiled", "compiled"))
+
+
+def cases_of(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Rows grouped by case, in the order of a sweep: model, batch, dtype (float32 first)."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row["case"], []).append(row)
+
+    def order(key: str) -> tuple:
+        row = groups[key][0]
+        phi = row.get("phi")
+        return (phi is None, phi, row["model"], row["batch"], row["dtype"] != "float32", row["dtype"])
+
+    return {key: groups[key] for key in sorted(groups, key=order)}
+
+
+def labels_of(rows: Iterable[Row]) -> dict[str, str]:
+    """Name -> label of every peer that occurs, in the order of the columns, the engine last."""
+    labels: dict[str, str] = {}
+    for row in rows:
+        labels.setdefault(row["peer"], row["label"])
+    engines = {row["peer"] for row in rows if row["group"] == "engine"}
+    order = {name: index for index, name in enumerate(PEER_ORDER)}
+    return dict(sorted(labels.items(), key=lambda item: (item[0] in engines, order.get(item[0], len(order)))))
+
+
+#: Order of the columns, whatever order the rows were saved in.
+PEER_ORDER = ("eager-nchw", "eager-nhwc", "eager-folded", "compiled", "engine")
+
+
+def speed(row: Row) -> float | None:
+    """Images per second of a row that has a time, else None."""
+    return row["images_per_second"] if row["status"] == "ok" else None
+
+
+def best(rows: Iterable[Row], group: str) -> float | None:
+    """Images per second of the fastest peer of `group` among `rows` of one case."""
+    speeds = [speed(row) for row in rows if row["group"] == group]
+    return max((value for value in speeds if value is not None), default=None)
+
+
+def ratio(rows: Sequence[Row], group: str) -> float | None:
+    """Speed of the engine over that of the best peer of `group` in the case; None where one is missing."""
+    ours, theirs = best(rows, "engine"), best(rows, group)
+    return None if ours is None or theirs is None else ours / theirs
+
+
+def memory_ratio(rows: Sequence[Row]) -> float | None:
+    """Activation memory of the engine over that of the most frugal eager peer; None where one is missing."""
+    known = [row for row in rows if row.get("activation_mib")]
+    ours = [row["activation_mib"] for row in known if row["group"] == "engine"]
+    eager = [row["activation_mib"] for row in known if row["group"] == "eager"]
+    return ours[0] / min(eager) if ours and eager else None
+
+
+def speed_text(row: Row | None) -> str:
+    """What stands in a peer's column: a rate, or why there is none."""
+    if row is None:
+        return "-"
+    value = speed(row)
+    if value is None:
+        usage = row.get("error_usage")
+        return f"FAIL {usage:.1f}x" if row["status"] == "FAIL" and usage else str(row["status"])
+    return f"{value:.1f}" if value < 1000 else f"{value:.0f}"
+
+
+def ratio_text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}x"
+
+
+def models_table(results: Results) -> Table:
+    """The table at the end of `python -m benchmarks models`: images per second (spread), ratios."""
+    labels = labels_of(results.rows)
+    table = Table(
+        title=f"images/s (20th to 80th percentile of rounds), {results.environment['cpu']}, "
+        f"{results.environment['threads']} threads",
+        title_justify="left",
+    )
+    for heading in ("model", "px", "batch", "dtype"):
+        table.add_column(heading, justify="left" if heading in ("model", "dtype") else "right", no_wrap=True)
+    for label in labels.values():
+        table.add_column(label, justify="right")
+    for heading in (*(heading for heading, _ in RATIOS), "memory"):
+        table.add_column(heading, justify="right")
+    model = ""
+    for rows in cases_of(results.rows).values():
+        first, by_peer = rows[0], {row["peer"]: row for row in rows}
+        if model and model != first["model"]:
+            table.add_section()
+        model = first["model"]
+        table.add_row(
+            model,
+            str(first["image_size"]),
+            str(first["batch"]) + ("*" if first["note"] else ""),
+            first["dtype"],
+            *[_styled(by_peer.get(name)) for name in labels],
+            *[ratio_text(ratio(rows, group)) for _, group in RATIOS],
+            ratio_text(memory_ratio(rows)),
+        )
+    table.caption = (
+        "vs: effnet_fast over the fastest peer of that kind; memory: its activations over eager's least"
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def _styled(row: Row | None) -> str:
+    text = speed_text(row)
+    if row is None or row["status"] == "ok":
+        spread = "" if row is None else f" [dim]±{50 * row['spread']:.0f}%[/dim]"
+        return text + spread
+    return f"[bold red]{text}[/bold red]" if row["status"] in ("FAIL", "error") else f"[dim]{text}[/dim]"
+
+
+def notes(results: Results) -> list[str]:
+    """Sentences to print below the table: limited batches, and why a peer has no time."""
+    found: dict[str, None] = {}
+    for rows in cases_of(results.rows).values():
+        if rows[0]["note"]:
+            found[f"* {rows[0]['model']}: {rows[0]['note']} (a call of it takes seconds)"] = None
+        for row in rows:
+            if row["status"] != "ok":
+                found[f"{row['label']}, {row['case']}: {row['status']}: {row['reason']}"] = None
+    return list(found)

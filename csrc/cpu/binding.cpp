@@ -1,0 +1,159 @@
+#include "binding.h"
+
+namespace effnet_fast {
+
+using torch::headeronly::ScalarType;
+
+Parallel pytorch_threads() {
+  return {static_cast<int64_t>(torch::stable::get_num_threads()),
+          [](int64_t n, void (*body)(int64_t, int64_t, void*), void* context) {
+            torch::stable::parallel_for(0, n, 1, [&](int64_t begin, int64_t end) { body(begin, end, context); });
+          }};
+}
+
+DType dtype_of(const Tensor& t, const char* name) {
+  switch (t.scalar_type()) {
+    case ScalarType::Float: return DType::kFloat32;
+    case ScalarType::Half: return DType::kFloat16;
+    case ScalarType::BFloat16: return DType::kBFloat16;
+    case ScalarType::Byte: return DType::kUInt8;
+    default: STD_TORCH_CHECK(false, name, " has a dtype that the CPU kernels do not take");
+  }
+  return DType::kFloat32;
+}
+
+Image nhwc(const Tensor& t, const char* name) {
+  STD_TORCH_CHECK(t.dim() == 4, name, " has ", t.dim(), " dimensions, expected 4 (N, C, H, W)");
+  STD_TORCH_CHECK(t.is_cpu(), name, " is not on the CPU");
+  const Image s{t.size(0), t.size(1), t.size(2), t.size(3)};
+  const bool dense =
+      t.numel() == 0 || ((s.c == 1 || t.stride(1) == 1) && (s.w == 1 || t.stride(3) == s.c) &&
+                         (s.h == 1 || t.stride(2) == s.w * s.c) && (s.n == 1 || t.stride(0) == s.h * s.w * s.c));
+  STD_TORCH_CHECK(dense, name, " is not dense in channels_last memory");
+  return s;
+}
+
+void check_image(const Tensor& t, const char* name, const Image& shape, DType dtype) {
+  const Image s = nhwc(t, name);
+  STD_TORCH_CHECK(s.n == shape.n && s.c == shape.c && s.h == shape.h && s.w == shape.w, name, " has shape [", s.n, ", ",
+                  s.c, ", ", s.h, ", ", s.w, "], expected [", shape.n, ", ", shape.c, ", ", shape.h, ", ", shape.w,
+                  "]");
+  STD_TORCH_CHECK(dtype_of(t, name) == dtype, name, " has another dtype than this call's");
+}
+
+void check_floats(const Tensor& t, const char* name, std::initializer_list<int64_t> shape) {
+  bool same = t.dim() == static_cast<int64_t>(shape.size());
+  int64_t d = 0;
+  for (int64_t size : shape) same = same && t.size(d++) == size;
+  STD_TORCH_CHECK(same && t.is_cpu() && t.is_contiguous() && t.scalar_type() == ScalarType::Float, name,
+                  " is not a contiguous float32 CPU tensor of the expected shape");
+}
+
+ConvGeometry geometry_of(const Image& x, int64_t kernel, int64_t stride, const Padding& padding) {
+  STD_TORCH_CHECK(padding.size() == 4, "padding has ", padding.size(),
+                  " values, expected 4 (top, left, bottom, right)");
+  STD_TORCH_CHECK(kernel >= 1 && stride >= 1, "kernel and stride must be positive");
+  for (int64_t p : padding) STD_TORCH_CHECK(p >= 0, "padding must not be negative");
+  const ConvGeometry g{x.n, x.c, x.h, x.w, kernel, stride, padding[0], padding[1], padding[2], padding[3]};
+  STD_TORCH_CHECK(x.h + g.top + g.bottom >= kernel && x.w + g.left + g.right >= kernel,
+                  "the padded image is smaller than the kernel");
+  return g;
+}
+
+Weight::Weight(const Tensor& t, const char* name, int64_t elements) {
+  STD_TORCH_CHECK(t.is_cpu() && t.numel() == elements, name, " has ", t.numel(), " elements, expected ", elements,
+                  ", on the CPU");
+  tensor = t.is_contiguous() ? t : torch::stable::contiguous(t);
+  array = {tensor->data_ptr(), dtype_of(t, name)};
+  STD_TORCH_CHECK(array.dtype != DType::kUInt8, name, " is not a floating-point tensor");
+}
+
+Weight::Weight(const OptionalTensor& t, const char* name, int64_t elements) {
+  if (t.has_value()) *this = Weight(*t, name, elements);
+}
+
+Tensor pack_tensor(const PackRequest& request, const Tensor& like) {
+  const int64_t bytes = packed_layout(request).bytes;
+  Tensor block = torch::stable::new_empty(like, {bytes}, ScalarType::Byte);
+  pack(request, block.mutable_data_ptr());
+  return block;
+}
+
+const PackedHeader* unpack(const Tensor& packed, PackedKind kind, int64_t in_channels, int64_t out_channels,
+                           int64_t kernel, int64_t squeeze) {
+  STD_TORCH_CHECK(packed.is_cpu() && packed.dim() == 1 && packed.is_contiguous() &&
+                      packed.scalar_type() == ScalarType::Byte &&
+                      packed.numel() >= static_cast<int64_t>(sizeof(PackedHeader)),
+                  "packed is not a tensor that effnet_fast.ops.pack made");
+  const auto* h = static_cast<const PackedHeader*>(packed.data_ptr());
+  STD_TORCH_CHECK(h->magic == kPackedMagic && h->version == kPackedVersion && h->backend == kPackedForCpu &&
+                      h->bytes == packed.numel(),
+                  "packed was not made for the CPU backend of this version: pack the weights again");
+  STD_TORCH_CHECK(h->isa >= 0 && h->isa < kIsaCount && supported(static_cast<Isa>(h->isa)),
+                  "packed was made for an instruction set that this machine does not run: pack the weights again");
+  STD_TORCH_CHECK(h->kind == static_cast<int32_t>(kind), "packed holds the weights of another operator");
+  auto agrees = [](int64_t wanted, int64_t held) { return wanted < 0 || wanted == held; };
+  STD_TORCH_CHECK(agrees(in_channels, h->in_channels) && agrees(out_channels, h->out_channels) &&
+                      agrees(kernel, h->kernel) && agrees(squeeze, h->squeeze),
+                  "packed holds ", h->in_channels, " -> ", h->out_channels, " channels, kernel ", h->kernel,
+                  ", squeeze ", h->squeeze, "; this call wants ", in_channels, " -> ", out_channels, ", kernel ",
+                  kernel, ", squeeze ", squeeze);
+  return h;
+}
+
+void check_same_dtype(const PackedHeader* packed, DType dtype) {
+  STD_TORCH_CHECK(packed->dtype == static_cast<int32_t>(dtype), "packed holds weights of another dtype than x's");
+}
+
+PackRequest matrix_request(const Tensor& weight, const OptionalTensor& bias, std::string_view isa, PackedKind kind,
+                           Weight* holders) {
+  STD_TORCH_CHECK(weight.dim() == 4 || (weight.dim() == 2 && kind == PackedKind::kMatrix), "weight has ", weight.dim(),
+                  " dimensions, expected 4");
+  PackRequest r{kind,
+                parse_isa(isa),
+                weight.size(1),
+                weight.size(0),
+                weight.dim() == 4 ? weight.size(2) : 1,
+                0,
+                {},
+                {},
+                {},
+                {},
+                {},
+                {}};
+  holders[0] = Weight(weight, "weight", r.out_channels * r.in_channels * r.kernel * r.kernel);
+  holders[1] = Weight(bias, "bias", r.out_channels);
+  STD_TORCH_CHECK(kind == PackedKind::kConv || r.kernel == 1, "weight has kernel ", r.kernel, ", expected 1");
+  r.weight = holders[0].array;
+  r.bias = holders[1].array;
+  return r;
+}
+
+PackRequest depthwise_request(const Tensor& weight, const OptionalTensor& bias, std::string_view isa, Weight* holders) {
+  STD_TORCH_CHECK(weight.dim() == 4 && weight.size(1) == 1 && weight.size(2) == weight.size(3),
+                  "weight is not of the shape [C, 1, k, k]");
+  const int64_t channels = weight.size(0), kernel = weight.size(2);
+  PackRequest r{PackedKind::kDepthwise, parse_isa(isa), channels, channels, kernel, 0, {}, {}, {}, {}, {}, {}};
+  holders[0] = Weight(weight, "weight", channels * kernel * kernel);
+  holders[1] = Weight(bias, "bias", channels);
+  r.weight = holders[0].array;
+  r.bias = holders[1].array;
+  return r;
+}
+
+void add_squeeze_excite(PackRequest& r, const Tensor& w1, const OptionalTensor& b1, const Tensor& w2,
+                        const OptionalTensor& b2, Weight* holders) {
+  STD_TORCH_CHECK(w1.dim() >= 2, "w1 has ", w1.dim(), " dimensions, expected 2 or 4");
+  r.squeeze = w1.size(0);
+  STD_TORCH_CHECK(w1.size(1) == r.out_channels, "w1 has ", w1.size(1), " input channels, expected ", r.out_channels);
+  holders[0] = Weight(w1, "w1", r.squeeze * r.out_channels);
+  holders[1] = Weight(b1, "b1", r.squeeze);
+  holders[2] = Weight(w2, "w2", r.squeeze * r.out_channels);
+  holders[3] = Weight(b2, "b2", r.out_channels);
+  r.w1 = holders[0].array;
+  r.b1 = holders[1].array;
+  r.w2 = holders[2].array;
+  r.b2 = holders[3].array;
+}
+
+}  // namespace effnet_fast

@@ -1,0 +1,16 @@
+// Standard headers of every kernel. Included before an instruction set is switched on, so that no inline function
+// of the standard library is compiled for a wider instruction set than the platform's (the linker keeps one copy).
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "kernels.h"
+#include "scratch.h"
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))

@@ -1,0 +1,15 @@
+// Every kernel of one instruction set and the table that names them. Included once per isa_*.cpp, inside the
+// namespace of that instruction set, after its vec_*.h.
+
+#include "math.h"
+#include "matrix.h"
+#include "pointwise_conv.h"
+#include "head_pool.h"
+#include "conv.h"
+#include "depthwise_conv.h"
+#include "squeeze_excite_gate.h"
+
+static const KernelTable kTable = {
+    EFFNET_FAST_ISA_NAME, Vec::kWidth,         kPanelVectors, kHasBf16Pairs, pointwise_conv, head_pool, conv,
+    depthwise_conv,       squeeze_excite_gate,
+};

@@ -1,0 +1,104 @@
+// What the registration code and the kernels agree on: arguments of each operator, and one table of kernels
+// per instruction set. Torch-free, so that tests/cpp can drive every kernel alone.
+#pragma once
+
+#include <cstdint>
+
+#include "../common/activation.h"
+#include "../common/dtype.h"
+#include "../common/geometry.h"
+#include "packed.h"
+
+namespace effnet_fast {
+
+// Runs body(begin, end, context) over a partition of [0, n). Supplied by the caller (PyTorch's pool in the library).
+struct Parallel {
+  int64_t threads;
+  void (*run)(int64_t n, void (*body)(int64_t, int64_t, void*), void* context);
+
+  template <class F>
+  void operator()(int64_t n, const F& f) const {
+    if (n <= 0) return;
+    if (threads <= 1 || n == 1) return f(0, n);
+    run(
+        n, [](int64_t begin, int64_t end, void* context) { (*static_cast<const F*>(context))(begin, end); },
+        const_cast<void*>(static_cast<const void*>(&f)));
+  }
+};
+
+struct PointwiseConvArgs {
+  int64_t images, pixels;  // pixels = H * W of one image
+  DType dtype;             // of x, residual and y
+  const void* x;           // [images, pixels, in_channels]
+  const PackedHeader* packed;
+  const float* gate;     // [images, in_channels] or null
+  const void* residual;  // like y, or null
+  void* y;               // [images, pixels, out_channels]
+  Activation activation;
+};
+
+struct HeadPoolArgs {
+  int64_t images, pixels;
+  DType dtype;  // of x
+  const void* x;
+  const PackedHeader* packed;
+  float* y;  // [images, out_channels]
+  Activation activation;
+};
+
+// dense_conv and stem_conv: a k x k convolution over all channels.
+struct ConvArgs {
+  ConvGeometry geometry;
+  DType image_dtype, dtype;  // of x; of weights, residual and y
+  const void* x;             // [n, c, h, w] at the strides below, in elements
+  int64_t stride_n, stride_c, stride_h, stride_w;
+  const float* scale;  // per channel: x * scale + shift is convolved; null: x itself
+  const float* shift;
+  const PackedHeader* packed;
+  const void* residual;
+  void* y;  // [n, out_h, out_w, out_channels]
+  Activation activation;
+};
+
+struct DepthwiseConvArgs {
+  ConvGeometry geometry;
+  DType dtype;
+  const void* x;  // [n, h, w, c]
+  const PackedHeader* packed;
+  void* y;      // [n, out_h, out_w, c]
+  float* sums;  // [n, pool_tiles, c], or null
+  Activation activation;
+};
+
+struct SqueezeExciteArgs {
+  int64_t images, tiles, count;
+  const float* sums;  // [images, tiles, channels]
+  const PackedHeader* packed;
+  float* gates;  // [images, channels]
+  Activation activation;
+  Gate gate;
+};
+
+struct KernelTable {
+  const char* name;
+  int width;        // float32 lanes of a vector
+  int panel;        // vectors of a matrix panel
+  bool bf16_pairs;  // has a dot product of bfloat16 pairs
+  void (*pointwise_conv)(const PointwiseConvArgs&, const Parallel&);
+  void (*head_pool)(const HeadPoolArgs&, const Parallel&);
+  void (*conv)(const ConvArgs&, const Parallel&);
+  void (*depthwise_conv)(const DepthwiseConvArgs&, const Parallel&);
+  void (*squeeze_excite_gate)(const SqueezeExciteArgs&, const Parallel&);
+};
+
+// Best first. "portable" is the compiler's vectors at the baseline of the platform.
+enum class Isa : int32_t { kAvx512Bf16 = 0, kAvx512 = 1, kAvx2 = 2, kPortable = 3 };
+inline constexpr const char* kIsaNames[] = {"avx512_bf16", "avx512", "avx2", "portable"};
+inline constexpr int kIsaCount = 4;
+
+const KernelTable& avx512_bf16_kernels();
+const KernelTable& avx512_kernels();
+const KernelTable& avx2_kernels();
+const KernelTable& portable_kernels();
+
+}  // namespace effnet_fast

@@ -1,0 +1,170 @@
+// The matrix micro-kernel that every convolution but the depthwise one is built on, and the last step of a tile.
+// Included inside an instruction set's namespace.
+#pragma once
+
+// Rows and vectors of a register tile: 8 x 3 leaves 24 accumulators of AVX-512's 32 registers, 6 x 2 leaves 12 of 16.
+// Any tile with at least 20 (10) accumulators and two vectors reached 93-97 % of the FMA peak on Zen 4.
+inline constexpr int kTileRows = Vec::kWidth == 16 ? 8 : 6;
+inline constexpr int kPanelVectors = Vec::kWidth == 16 ? 3 : 2;
+inline constexpr int kTileFloats = kTileRows * kPanelVectors * Vec::kWidth;
+
+// Packed weights that a task walks again for every row tile: kept within a fraction of any L2 (256 KiB and up).
+inline constexpr int64_t kPanelGroupBytes = 192 * 1024;
+
+#ifdef EFFNET_FAST_HAS_BF16_DOT
+inline constexpr bool kHasBf16Pairs = true;
+#else
+inline constexpr bool kHasBf16Pairs = false;
+#endif
+
+// How a row operand of type Element is multiplied: one float32, or a pair of bfloat16 at a time.
+template <class Element>
+struct Product;
+
+template <>
+struct Product<float> {
+  static constexpr int kStep = 1;
+  static inline __attribute__((always_inline)) Vec row(const float* p) { return broadcast(p); }
+  static inline __attribute__((always_inline)) Vec column(const float* p) { return load(p); }
+  static inline __attribute__((always_inline)) Vec accumulate(Vec a, Vec b, Vec c) { return fma(a, b, c); }
+};
+
+#ifdef EFFNET_FAST_HAS_BF16_DOT
+template <>
+struct Product<bfloat16> {
+  static constexpr int kStep = 2;
+  static inline __attribute__((always_inline)) Vec row(const bfloat16* p) { return broadcast_pair(p); }
+  static inline __attribute__((always_inline)) Vec column(const float* p) {
+    return load(p);
+  }  // sixteen pairs, as 32-bit words
+  static inline __attribute__((always_inline)) Vec accumulate(Vec a, Vec b, Vec c) { return dot_pairs(a, b, c); }
+};
+#endif
+
+// The rows of the left operand. A row is `segments` pieces of `length` consecutive elements (one piece for a 1x1
+// convolution, one per kernel row for a larger one); row i of the tile lies i * row_stride elements further on.
+template <class Element>
+struct Rows {
+  const Element* const* pieces;
+  int64_t segments, length, row_stride;
+};
+
+// tile[kRows][kVectors * W] = bias + rows x panel. The sum over k runs in the order of k whatever the tile, so that
+// results do not depend on how the work was split.
+template <class Element, int kRows, int kVectors>
+static void multiply_tile(const Rows<Element>& rows, const float* panel, const float* bias, float* tile) {
+  using P = Product<Element>;
+  constexpr int kWidth = Vec::kWidth;
+  Vec sum[kRows][kVectors];
+#pragma GCC unroll 8
+  for (int j = 0; j < kVectors; j++) {
+    const Vec b = load(bias + j * kWidth);
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; i++) sum[i][j] = b;
+  }
+  const int64_t stride = rows.row_stride;
+  for (int64_t s = 0; s < rows.segments; s++) {
+    const Element* a = rows.pieces[s];
+    for (int64_t k = 0; k < rows.length; k += P::kStep, panel += kVectors * kWidth) {
+      Vec b[kVectors];
+#pragma GCC unroll 8
+      for (int j = 0; j < kVectors; j++) b[j] = P::column(panel + j * kWidth);
+#pragma GCC unroll 8
+      for (int i = 0; i < kRows; i++) {
+        const Vec ai = P::row(a + i * stride + k);
+#pragma GCC unroll 8
+        for (int j = 0; j < kVectors; j++) sum[i][j] = P::accumulate(ai, b[j], sum[i][j]);
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; i++) {
+#pragma GCC unroll 8
+    for (int j = 0; j < kVectors; j++) store(tile + (i * kVectors + j) * kWidth, sum[i][j]);
+  }
+}
+
+template <class Element>
+using MultiplyTile = void (*)(const Rows<Element>&, const float* panel, const float* bias, float* tile);
+
+template <class Element, int kVectors, int kRows = kTileRows>
+static MultiplyTile<Element> multiply_for_rows(int rows) {
+  if constexpr (kRows > 1) {
+    if (rows < kRows) return multiply_for_rows<Element, kVectors, kRows - 1>(rows);
+  }
+  return multiply_tile<Element, kRows, kVectors>;
+}
+
+template <class Element>
+static MultiplyTile<Element> multiply_for(int rows, int vectors) {
+  if (vectors == 1) return multiply_for_rows<Element, 1>(rows);
+  if (vectors == 2) return multiply_for_rows<Element, 2>(rows);
+  return multiply_for_rows<Element, kPanelVectors>(rows);
+}
+
+// The right operand: N output channels in panels of up to kPanelVectors vectors; four vectors make two panels of two
+// rather than three and one, because a single vector cannot hide the latency of the multiply-add.
+struct Panels {
+  const float* weight;
+  const float* bias;
+  int64_t depth_words;  // 32-bit words of one column: K, or K / 2 for pairs
+  int64_t columns, vectors, count;
+
+  explicit Panels(const PackedHeader& packed)
+      : weight(section<float>(packed, packed.weight)), bias(section<float>(packed, packed.bias)) {
+    const int64_t depth = int64_t{packed.in_channels} * packed.kernel * packed.kernel;
+    depth_words = packed.bf16_pairs ? depth / 2 : depth;
+    columns = packed.out_channels;
+    vectors = ceil_div(columns, Vec::kWidth);
+    count = vectors == 4 && kPanelVectors == 3 ? 2 : ceil_div(vectors, kPanelVectors);
+  }
+  // Panels share the vectors as evenly as they can.
+  int64_t first_vector(int64_t panel) const { return panel * vectors / count; }
+  int width_of(int64_t panel) const { return static_cast<int>(first_vector(panel + 1) - first_vector(panel)); }
+  const float* weights_of(int64_t panel) const { return weight + first_vector(panel) * depth_words * Vec::kWidth; }
+  int64_t bytes_per_panel() const { return depth_words * kPanelVectors * Vec::kWidth * 4; }
+  // Enough groups that one fits in the cache, and that every thread finds work when there are few row tiles.
+  int64_t groups(int64_t tiles, int64_t threads) const {
+    int64_t wanted = ceil_div(count * bytes_per_panel(), kPanelGroupBytes);
+    if (threads > 1 && tiles < 4 * threads)
+      wanted = std::max(wanted, ceil_div(4 * threads, std::max<int64_t>(tiles, 1)));
+    return std::min(wanted, count);
+  }
+};
+
+// A row of x in the form that is multiplied: converted, and scaled by the squeeze-excite gate where there is one.
+template <class Storage, class Element>
+static void prepare_row(const Storage* x, const float* gate, int64_t channels, Element* row) {
+  const int64_t whole = channels - channels % Vec::kWidth;
+  for (int64_t c = 0; c < whole; c += Vec::kWidth) {
+    const Vec v = load(x + c);
+    store(row + c, gate ? mul(v, load(gate + c)) : v);
+  }
+  if (const int rest = static_cast<int>(channels - whole)) {
+    const Vec v = load_n(x + whole, rest);
+    store_n(row + whole, gate ? mul(v, load_n(gate + whole, rest)) : v, rest);
+  }
+}
+
+// y = activation(tile) + residual for `columns` of the tile's columns, rounded once to the storage type.
+template <class Storage>
+static void finish_tile(const float* tile, int rows, int vectors, int64_t columns, Activation activation, Storage* y,
+                        const Storage* residual, int64_t row_stride) {
+  with_activation(activation, [&]<Activation kActivation>() {
+    for (int i = 0; i < rows; i++) {
+      for (int j = 0; j < vectors; j++) {
+        const int64_t column = j * Vec::kWidth;
+        Vec v = activate<kActivation>(load(tile + (i * vectors + j) * Vec::kWidth));
+        Storage* out = y + i * row_stride + column;
+        if (columns - column >= Vec::kWidth) {
+          if (residual) v = add(v, load(residual + i * row_stride + column));
+          store(out, v);
+        } else {
+          const int lanes = static_cast<int>(columns - column);
+          if (residual) v = add(v, load_n(residual + i * row_stride + column, lanes));
+          store_n(out, v, lanes);
+        }
+      }
+    }
+  });
+}

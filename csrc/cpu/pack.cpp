@@ -1,0 +1,133 @@
+#include "pack.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "dispatch.h"
+
+namespace effnet_fast {
+namespace {
+
+bool is_conv(PackedKind kind) { return kind == PackedKind::kMatrix || kind == PackedKind::kConv; }
+bool has_depthwise(PackedKind kind) { return kind == PackedKind::kDepthwise || kind == PackedKind::kDepthwiseGate; }
+bool has_squeeze(PackedKind kind) { return kind == PackedKind::kSqueezeExcite || kind == PackedKind::kDepthwiseGate; }
+
+// A panel's columns lie together, so the panels' bounds (see matrix.h) decide where a column goes.
+struct PanelOf {
+  int64_t vectors, count;
+  PanelOf(int64_t vectors, int panel_vectors)
+      : vectors(vectors), count(vectors == 4 && panel_vectors == 3 ? 2 : ceil_div(vectors, panel_vectors)) {}
+  int64_t first(int64_t panel) const { return panel * vectors / count; }
+};
+
+void pack_matrix(const PackRequest& r, const KernelTable& kernels, bool pairs, float* words) {
+  const int64_t width = kernels.width, taps = r.kernel * r.kernel, depth = r.in_channels * taps;
+  const PanelOf panels(ceil_div(r.out_channels, width), kernels.panel);
+  // k runs over kernel rows, kernel columns, input channels: the order of an interleaved image row.
+  auto value = [&](int64_t out, int64_t k) {
+    if (out >= r.out_channels) return 0.0f;
+    const int64_t tap = k / r.in_channels, in = k % r.in_channels;
+    return r.weight.at((out * r.in_channels + in) * taps + tap);
+  };
+  for (int64_t panel = 0; panel < panels.count; panel++) {
+    const int64_t first = panels.first(panel) * width, columns = panels.first(panel + 1) * width - first;
+    for (int64_t k = 0; k < depth; k += pairs ? 2 : 1) {
+      for (int64_t column = 0; column < columns; column++, words++) {
+        if (pairs) {
+          const bfloat16 pair[] = {from_float<bfloat16>(value(first + column, k)),
+                                   from_float<bfloat16>(value(first + column, k + 1))};
+          std::memcpy(words, pair, sizeof pair);
+        } else {
+          *words = value(first + column, k);
+        }
+      }
+    }
+  }
+}
+
+void pack_depthwise(const PackRequest& r, int64_t width, float* to) {
+  const int64_t taps = r.kernel * r.kernel;
+  for (int64_t c = 0; c < r.out_channels; c++) {
+    for (int64_t tap = 0; tap < taps; tap++)
+      to[(c / width * taps + tap) * width + c % width] = r.weight.at(c * taps + tap);
+  }
+}
+
+void copy_array(const WeightArray& from, int64_t count, float* to) {
+  if (!from.data) return;
+  for (int64_t i = 0; i < count; i++) to[i] = from.at(i);
+}
+
+}  // namespace
+
+float WeightArray::at(int64_t i) const {
+  switch (dtype) {
+    case DType::kFloat32: return static_cast<const float*>(data)[i];
+    case DType::kFloat16: return to_float(static_cast<const float16*>(data)[i]);
+    case DType::kBFloat16: return to_float(static_cast<const bfloat16*>(data)[i]);
+    case DType::kUInt8: break;
+  }
+  return 0.0f;
+}
+
+PackedHeader packed_layout(const PackRequest& r) {
+  const KernelTable& kernels = kernels_of(r.isa);
+  const int64_t width = kernels.width;
+  const int64_t padded = ceil_div(r.out_channels, width) * width;
+  PackedHeader h{};
+  h.magic = kPackedMagic;
+  h.version = kPackedVersion;
+  h.backend = kPackedForCpu;
+  h.isa = static_cast<int32_t>(r.isa);
+  h.kind = static_cast<int32_t>(r.kind);
+  h.dtype = static_cast<int32_t>(r.weight.data ? r.weight.dtype : DType::kFloat32);
+  h.in_channels = static_cast<int32_t>(r.in_channels);
+  h.out_channels = static_cast<int32_t>(r.out_channels);
+  h.kernel = static_cast<int32_t>(r.kernel);
+  h.squeeze = static_cast<int32_t>(r.squeeze);
+  // An odd K has no pairing, and a k x k convolution multiplies float32 rows.
+  h.bf16_pairs = r.kind == PackedKind::kMatrix && kernels.bf16_pairs && r.weight.dtype == DType::kBFloat16 &&
+                 r.in_channels % 2 == 0;
+  int64_t end = sizeof(PackedHeader);
+  auto place = [&](int64_t floats) {
+    const int64_t at = end;
+    end = ceil_div(at + floats * 4, kPackedAlignment) * kPackedAlignment;
+    return at;
+  };
+  if (is_conv(r.kind)) h.weight = place(r.in_channels * r.kernel * r.kernel * padded / (h.bf16_pairs ? 2 : 1));
+  if (has_depthwise(r.kind)) h.weight = place(r.kernel * r.kernel * padded);
+  if (is_conv(r.kind) || has_depthwise(r.kind)) h.bias = place(padded);
+  if (has_squeeze(r.kind)) {
+    h.w1 = place(r.squeeze * padded);
+    h.b1 = place(r.squeeze);
+    h.w2 = place(r.squeeze * padded);
+    h.b2 = place(padded);
+  }
+  h.bytes = end;
+  return h;
+}
+
+void pack(const PackRequest& r, void* block) {
+  const KernelTable& kernels = kernels_of(r.isa);
+  const PackedHeader h = packed_layout(r);
+  char* bytes = static_cast<char*>(block);
+  std::memset(bytes, 0, h.bytes);
+  std::memcpy(bytes, &h, sizeof h);
+  auto at = [&](int64_t offset) { return reinterpret_cast<float*>(bytes + offset); };
+  if (is_conv(r.kind)) pack_matrix(r, kernels, h.bf16_pairs, at(h.weight));
+  if (has_depthwise(r.kind)) pack_depthwise(r, kernels.width, at(h.weight));
+  if (h.bias) copy_array(r.bias, r.out_channels, at(h.bias));
+  if (has_squeeze(r.kind)) {
+    const int64_t padded = ceil_div(r.out_channels, kernels.width) * kernels.width;
+    for (int64_t s = 0; s < r.squeeze; s++) {
+      for (int64_t c = 0; c < r.out_channels; c++) {
+        at(h.w1)[s * padded + c] = r.w1.at(s * r.out_channels + c);
+        at(h.w2)[s * padded + c] = r.w2.at(c * r.squeeze + s);
+      }
+    }
+    copy_array(r.b1, r.squeeze, at(h.b1));
+    copy_array(r.b2, r.out_channels, at(h.b2));
+  }
+}
+
+}  // namespace effnet_fast

@@ -1,0 +1,80 @@
+// Sixteen float32 lanes: AVX-512 F, BW, DQ and VL; with EFFNET_FAST_HAS_BF16_DOT also AVX512_BF16.
+// Same interface as vec_portable.h.
+
+struct Vec {
+  static constexpr int kWidth = 16;
+  __m512 v;
+};
+
+ALWAYS_INLINE __mmask16 first_lanes(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
+ALWAYS_INLINE __m512 widen_bf16(__m256i bits) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+ALWAYS_INLINE __m256i narrow_bf16(__m512 value) {
+#ifdef EFFNET_FAST_HAS_BF16_DOT
+  return (__m256i)_mm512_cvtneps_pbh(value);
+#else
+  const __m512i bits = _mm512_castps_si512(value);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x00400000));
+  const __mmask16 nan = _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q);
+  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_mask_blend_epi32(nan, rounded, quiet), 16));
+#endif
+}
+
+ALWAYS_INLINE Vec set1(float value) { return {_mm512_set1_ps(value)}; }
+ALWAYS_INLINE Vec broadcast(const float* p) { return {_mm512_set1_ps(*p)}; }
+
+ALWAYS_INLINE Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
+ALWAYS_INLINE Vec load(const float16* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p))}; }
+ALWAYS_INLINE Vec load(const bfloat16* p) { return {widen_bf16(_mm256_loadu_si256((const __m256i*)p))}; }
+ALWAYS_INLINE Vec load_n(const float* p, int n) { return {_mm512_maskz_loadu_ps(first_lanes(n), p)}; }
+ALWAYS_INLINE Vec load_n(const float16* p, int n) {
+  return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(n), p))};
+}
+ALWAYS_INLINE Vec load_n(const bfloat16* p, int n) { return {widen_bf16(_mm256_maskz_loadu_epi16(first_lanes(n), p))}; }
+
+ALWAYS_INLINE void store(float* p, Vec a) { _mm512_storeu_ps(p, a.v); }
+ALWAYS_INLINE void store(float16* p, Vec a) {
+  _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+ALWAYS_INLINE void store(bfloat16* p, Vec a) { _mm256_storeu_si256((__m256i*)p, narrow_bf16(a.v)); }
+ALWAYS_INLINE void store_n(float* p, Vec a, int n) { _mm512_mask_storeu_ps(p, first_lanes(n), a.v); }
+ALWAYS_INLINE void store_n(float16* p, Vec a, int n) {
+  _mm256_mask_storeu_epi16(p, first_lanes(n), _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+ALWAYS_INLINE void store_n(bfloat16* p, Vec a, int n) { _mm256_mask_storeu_epi16(p, first_lanes(n), narrow_bf16(a.v)); }
+
+ALWAYS_INLINE Vec add(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
+ALWAYS_INLINE Vec mul(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
+ALWAYS_INLINE Vec div(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
+ALWAYS_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+
+// The instruction returns its second operand when either is NaN, so x comes second.
+ALWAYS_INLINE Vec at_least(Vec limit, Vec x) { return {_mm512_max_ps(limit.v, x.v)}; }
+ALWAYS_INLINE Vec at_most(Vec limit, Vec x) { return {_mm512_min_ps(limit.v, x.v)}; }
+
+// 2^x = 2^(x - floor(x)) * 2^floor(x). vscalefps takes the floor itself and needs no clamp: it saturates to 0 and
+// infinity, and vreduceps is 0 for infinities.
+inline constexpr float kFractionFrom = 0.0f;
+template <class Polynomial>
+ALWAYS_INLINE Vec exp2_by(Vec x, Polynomial mantissa) {
+  const Vec fraction = {_mm512_reduce_ps(x.v, 9)};  // 9: x - floor(x), no exceptions
+  return {_mm512_scalef_ps(mantissa(fraction).v, x.v)};
+}
+
+ALWAYS_INLINE float reduce_add(Vec a) { return _mm512_reduce_add_ps(a.v); }
+
+#ifdef EFFNET_FAST_HAS_BF16_DOT
+// c + a0*b0 + a1*b1 per lane, for the pair of bf16 values at `pair` and sixteen pairs of weights.
+ALWAYS_INLINE Vec broadcast_pair(const bfloat16* pair) {
+  int32_t bits;
+  std::memcpy(&bits, pair, sizeof bits);
+  return {_mm512_castsi512_ps(_mm512_set1_epi32(bits))};
+}
+ALWAYS_INLINE Vec load_pairs(const bfloat16* p) { return {_mm512_loadu_ps(p)}; }
+ALWAYS_INLINE Vec dot_pairs(Vec a, Vec b, Vec c) {
+  return {_mm512_dpbf16_ps(c.v, (__m512bh)_mm512_castps_si512(a.v), (__m512bh)_mm512_castps_si512(b.v))};
+}
+#endif

@@ -1,0 +1,162 @@
+"""A folded network as a list of fused operators with shapes: what the planner plans, free of tensors.
+
+An MBConv block is three operators: the expansion; the depthwise convolution, which also pools and runs both
+layers of the squeeze-excite (`depthwise_conv_gate`; `depthwise_conv` without one); the projection, which
+applies the gate to its operand and adds the residual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from effnet_fast.inference.folding import FoldedBlock, FoldedConv, FoldedNetwork
+from effnet_fast.ops.geometry import conv_output_size
+
+__all__ = ["IMAGE", "Layer", "Shape", "Value", "block_operators", "network_layers"]
+
+Shape = tuple[int, int, int]  # channels, height, width of one image
+
+IMAGE = "image"
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor between operators: its name, its shape for one image, and whether it is always float32."""
+
+    name: str
+    shape: Shape
+    single: bool = False
+
+    @property
+    def numel(self) -> int:
+        channels, height, width = self.shape
+        return channels * height * width
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One call of a fused operator: names of what it reads and writes, and its integers.
+
+    Attributes:
+        name: of the module whose weights it takes first, as in `model.named_modules()`; unique.
+        block: the block that it belongs to; a plan is never cut inside one.
+        operator: as in `effnet_fast.ops`.
+        x, y: the map read (`IMAGE` for the stem) and the map written.
+        gates: the [C, 1, 1] value that `depthwise_conv_gate` writes besides y.
+        gate, residual: further values that a projection reads.
+        kernel, stride, padding, activation: of the convolution.
+        squeeze, se_activation, gate_function: of the squeeze-excite inside `depthwise_conv_gate`.
+    """
+
+    name: str
+    block: str
+    operator: str
+    x: Value
+    y: Value
+    activation: str
+    kernel: int = 1
+    stride: int = 1
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    gates: Value | None = None
+    gate: Value | None = None
+    residual: Value | None = None
+    squeeze: int = 0
+    se_activation: str = "identity"
+    gate_function: str = "sigmoid"
+
+    @property
+    def reads(self) -> tuple[Value, ...]:
+        """Values that it reads; the image is not one of them, for it lies in the caller's memory."""
+        values = (self.x, self.gate, self.residual)
+        return tuple(v for v in values if v is not None and v.name != IMAGE)
+
+    @property
+    def writes(self) -> tuple[Value, ...]:
+        return tuple(v for v in (self.y, self.gates) if v is not None)
+
+
+def network_layers(network: FoldedNetwork, image_size: tuple[int, int]) -> tuple[Layer, ...]:
+    """The operators of `network` for images of (height, width), in order of execution."""
+    image = Value(IMAGE, (network.in_channels, *image_size))
+    stem = _conv_layer("stem", "stem_conv", network.stem, image)
+    layers = [stem]
+    for block in network.blocks:
+        layers += _block_layers(block, layers[-1].y)
+    head = Layer(
+        name=network.head.name,
+        block="head",
+        operator="head_pool",
+        x=layers[-1].y,
+        y=Value("head.pooled", (network.head.out_channels, 1, 1), single=True),
+        activation=network.head.activation,
+    )
+    classifier = Layer(
+        name=network.classifier.name,
+        block="classifier",
+        operator="pointwise_conv",
+        x=head.y,
+        y=Value("logits", (network.num_classes, 1, 1), single=True),
+        activation="identity",
+    )
+    return (*layers, head, classifier)
+
+
+def block_operators(layers: Sequence[Layer]) -> Iterator[tuple[Layer, ...]]:
+    """`layers` grouped by block, in order."""
+    group: list[Layer] = []
+    for layer in layers:
+        if group and group[-1].block != layer.block:
+            yield tuple(group)
+            group = []
+        group.append(layer)
+    if group:
+        yield tuple(group)
+
+
+def _conv_layer(block: str, operator: str, conv: FoldedConv, x: Value, **more) -> Layer:
+    _, height, width = x.shape
+    padding = conv.padding_for(height, width)
+    top, left, bottom, right = padding
+    size = (
+        conv_output_size(height, conv.kernel, conv.stride, top, bottom),
+        conv_output_size(width, conv.kernel, conv.stride, left, right),
+    )
+    return Layer(
+        name=conv.name,
+        block=block,
+        operator=operator,
+        x=x,
+        y=Value(conv.name, (conv.out_channels, *size)),
+        activation=conv.activation,
+        kernel=conv.kernel,
+        stride=conv.stride,
+        padding=padding,
+        **more,
+    )
+
+
+def _block_layers(block: FoldedBlock, x: Value) -> Iterator[Layer]:
+    hidden = x
+    if block.expand is not None:
+        expand = _conv_layer(block.name, "pointwise_conv", block.expand, x)
+        yield expand
+        hidden = expand.y
+    se, gates = block.squeeze_excite, None
+    if se is None:
+        depthwise = _conv_layer(block.name, "depthwise_conv", block.depthwise, hidden)
+    else:
+        gates = Value(f"{block.name}.gates", (block.depthwise.out_channels, 1, 1), single=True)
+        depthwise = _conv_layer(
+            block.name,
+            "depthwise_conv_gate",
+            block.depthwise,
+            hidden,
+            gates=gates,
+            squeeze=se.squeeze,
+            se_activation=se.activation,
+            gate_function=se.gate,
+        )
+    yield depthwise
+    residual = x if block.residual else None
+    yield _conv_layer(block.name, "pointwise_conv", block.project, depthwise.y, gate=gates, residual=residual)

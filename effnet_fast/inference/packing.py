@@ -1,0 +1,90 @@
+"""Folded weights in the form that a backend's kernels read: the engine's only copy of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from effnet_fast import ops
+from effnet_fast.backends import Backend
+from effnet_fast.inference.folding import FoldedBlock, FoldedConv, FoldedNetwork
+
+__all__ = ["LayerWeights", "layer_weights", "pack_network"]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerWeights:
+    """Float32 weights of one fused operator, in the order of its schema.
+
+    `single` operators compute in float32 whatever the engine's dtype (the classifier: logits are float32).
+    """
+
+    name: str
+    operator: str
+    weights: tuple[Tensor, ...]
+    activation: str
+    single: bool = False
+
+    def rounded(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
+        """The weights on `device`: the convolution's in `dtype`, biases and squeeze-excite in float32."""
+        weight, *rest = self.weights
+        weight = weight.to(device=device, dtype=torch.float32 if self.single else dtype)
+        return (weight, *(tensor.to(device) for tensor in rest))
+
+
+def layer_weights(network: FoldedNetwork) -> Iterator[LayerWeights]:
+    """The weights of every layer of `network`, by the names that `network_layers` gives the layers."""
+    yield _conv("stem_conv", network.stem)
+    for block in network.blocks:
+        yield from _block(block)
+    yield _conv("head_pool", network.head)
+    classifier = network.classifier
+    weight = classifier.weight[:, :, None, None]
+    yield LayerWeights(classifier.name, "pointwise_conv", (weight, classifier.bias), "identity", single=True)
+
+
+def pack_network(
+    network: FoldedNetwork,
+    backends: Mapping[str, Backend],
+    dtype: torch.dtype,
+    device: torch.device,
+    isa: str = "auto",
+) -> dict[str, Tensor]:
+    """{layer name: packed weights} for storage `dtype` on `device`.
+
+    Args:
+        network: folded weights; not changed.
+        backends: the resolved backend of each operator in use.
+        dtype: float32, float16 or bfloat16: convolution weights are rounded to it, once, from float32.
+        device: where the engine runs.
+        isa: for the CPU backend, the instruction set to pack for.
+    """
+    return {
+        layer.name: ops.pack(
+            layer.operator,
+            *layer.rounded(dtype, device),
+            activation=layer.activation,
+            backend=backends[layer.operator],
+            isa=isa if backends[layer.operator] is Backend.CPU else "auto",
+        )
+        for layer in layer_weights(network)
+    }
+
+
+def _conv(operator: str, conv: FoldedConv) -> LayerWeights:
+    return LayerWeights(conv.name, operator, (conv.weight, conv.bias), conv.activation)
+
+
+def _block(block: FoldedBlock) -> Iterator[LayerWeights]:
+    if block.expand is not None:
+        yield _conv("pointwise_conv", block.expand)
+    depthwise, se = block.depthwise, block.squeeze_excite
+    if se is None:
+        yield _conv("depthwise_conv", depthwise)
+    else:
+        weights = (depthwise.weight, depthwise.bias, se.w1, se.b1, se.w2, se.b2)
+        yield LayerWeights(depthwise.name, "depthwise_conv_gate", weights, depthwise.activation)
+    yield _conv("pointwise_conv", block.project)

@@ -1,0 +1,22 @@
+"""How this project measures: alternating rounds, the accuracy gate, memory, the environment record."""
+
+from effnet_fast.measure.accuracy import Verdict, judge_logits
+from effnet_fast.measure.environment import describe, device_slug, differences, load_per_core
+from effnet_fast.measure.memory import peak_allocated_bytes
+from effnet_fast.measure.timing import Candidate, LocalCandidate, Summary, alternate, percentile, summarize
+
+__all__ = [
+    "Candidate",
+    "LocalCandidate",
+    "Summary",
+    "Verdict",
+    "alternate",
+    "describe",
+    "device_slug",
+    "differences",
+    "judge_logits",
+    "load_per_core",
+    "peak_allocated_bytes",
+    "percentile",
+    "summarize",
+]

@@ -1,0 +1,168 @@
+"""What an EfficientNet is made of, as data: stages, blocks, hyper-parameters, preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from effnet_fast.nn.activations import ACTIVATIONS
+from effnet_fast.nn.drop_path import check_rate
+from effnet_fast.nn.padding import check_padding_mode
+
+__all__ = ["BlockConfig", "EfficientNetConfig", "MBConvConfig", "Preprocessing"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes the network's input.
+
+    Resize the shorter side to `resize` pixels, take the central `size` x `size` pixels, scale to [0, 1], then
+    (x - mean) / std for each channel.
+
+    Attributes:
+        size: height and width of the input.
+        crop: size / shorter side of the resized image.
+        interpolation: "bicubic" or "bilinear".
+        mean, std: one number a channel, in units of [0, 1].
+    """
+
+    size: int
+    crop: float
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def resize(self) -> int:
+        """Pixels of the shorter side before the central crop."""
+        return round(self.size / self.crop)
+
+
+@dataclass(frozen=True)
+class MBConvConfig:
+    """A row of the paper's Table 1: `layers` MBConv blocks, of which the first has the stride.
+
+    `expand` is the factor between the block's input and its depthwise convolution (1: no expansion layer),
+    `kernel` and `stride` are the depthwise convolution's, `channels` is the width that leaves the stage.
+    """
+
+    expand: int
+    kernel: int
+    stride: int
+    channels: int
+    layers: int
+
+
+@dataclass(frozen=True)
+class BlockConfig:
+    """One block of a network: everything that its module needs, all widths resolved."""
+
+    stage: int
+    index: int
+    in_channels: int
+    expanded_channels: int
+    out_channels: int
+    kernel_size: int
+    stride: int
+    squeeze_channels: int | None
+    drop_path_rate: float
+
+    @property
+    def expands(self) -> bool:
+        return self.expanded_channels != self.in_channels
+
+    @property
+    def name(self) -> str:
+        """The block's place in the model's state dict."""
+        return f"stages.{self.stage}.{self.index}"
+
+
+@dataclass(frozen=True)
+class EfficientNetConfig:
+    """A complete network. Widths and depths are final: scaling happened before.
+
+    Attributes:
+        name: as in `list_models()`.
+        stem_channels: width of the 3x3 stride-2 stem.
+        stages: rows of Table 1.
+        head_channels: width of the 1x1 head.
+        squeeze_ratio: hidden width of the squeeze-excite over the block's *input* channels; None for none.
+        activation: of every convolution but the projections.
+        padding: "symmetric" or "same" (TensorFlow's).
+        norm_eps: epsilon of every batch norm.
+        norm_momentum: weight of a new batch in the running statistics (PyTorch's sense).
+        drop_rate: dropout before the classifier.
+        drop_path_rate: stochastic depth; block i of n has rate drop_path_rate * i / n.
+        preprocessing: how its images are prepared; `preprocessing.size` is the published resolution.
+        num_classes: outputs of the classifier.
+        in_chans: channels of the image.
+
+    Raises: TypeError or ValueError, naming the field, for a value outside its range.
+    """
+
+    name: str
+    stem_channels: int
+    stages: tuple[MBConvConfig, ...]
+    head_channels: int
+    squeeze_ratio: float | None
+    activation: str
+    padding: str
+    norm_eps: float
+    norm_momentum: float
+    drop_rate: float
+    drop_path_rate: float
+    preprocessing: Preprocessing
+    num_classes: int = 1000
+    in_chans: int = 3
+
+    def __post_init__(self) -> None:
+        for field in ("num_classes", "in_chans", "stem_channels", "head_channels"):
+            _check_positive(field, getattr(self, field))
+        check_padding_mode(self.padding)
+        check_rate("drop_rate", self.drop_rate)
+        check_rate("drop_path_rate", self.drop_path_rate)
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
+        for field in ("mean", "std"):
+            if len(getattr(self.preprocessing, field)) != self.in_chans:
+                raise ValueError(
+                    f"preprocessing.{field} must have one number for each of the {self.in_chans} input "
+                    f"channels, "
+                    f"got {getattr(self.preprocessing, field)}"
+                )
+
+    @property
+    def resolution(self) -> int:
+        """The published input size."""
+        return self.preprocessing.size
+
+    def blocks(self) -> Iterator[BlockConfig]:
+        """Every block, in order."""
+        total = sum(row.layers for row in self.stages)
+        done = 0
+        in_channels = self.stem_channels
+        for stage, row in enumerate(self.stages):
+            for index in range(row.layers):
+                yield BlockConfig(
+                    stage=stage,
+                    index=index,
+                    in_channels=in_channels,
+                    expanded_channels=in_channels * row.expand,
+                    out_channels=row.channels,
+                    kernel_size=row.kernel,
+                    stride=row.stride if index == 0 else 1,
+                    squeeze_channels=self._squeeze_channels(in_channels),
+                    drop_path_rate=self.drop_path_rate * done / total,
+                )
+                in_channels = row.channels
+                done += 1
+
+    def _squeeze_channels(self, in_channels: int) -> int | None:
+        return None if self.squeeze_ratio is None else max(1, int(in_channels * self.squeeze_ratio))
+
+
+def _check_positive(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")

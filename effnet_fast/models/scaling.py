@@ -1,0 +1,60 @@
+"""Compound scaling: the published coefficients and the rounding of widths and depths."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+__all__ = ["COEFFICIENTS", "LITE_COEFFICIENTS", "Coefficients", "round_channels", "round_layers"]
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Multipliers of B0's width and depth, input resolution and dropout of one member of the family."""
+
+    width: float
+    depth: float
+    resolution: int
+    dropout: float
+
+
+# https://github.com/tensorflow/tpu: `efficientnet_params` of models/official/efficientnet/
+# These are not alpha**phi, beta**phi, gamma**phi of the paper for phi = 0..8; the table is what was trained.
+COEFFICIENTS: dict[str, Coefficients] = {
+    #                 width depth resolution dropout
+    "b0": Coefficients(1.0, 1.0, 224, 0.2),
+    "b1": Coefficients(1.0, 1.1, 240, 0.2),
+    "b2": Coefficients(1.1, 1.2, 260, 0.3),
+    "b3": Coefficients(1.2, 1.4, 300, 0.3),
+    "b4": Coefficients(1.4, 1.8, 380, 0.4),
+    "b5": Coefficients(1.6, 2.2, 456, 0.4),
+    "b6": Coefficients(1.8, 2.6, 528, 0.5),
+    "b7": Coefficients(2.0, 3.1, 600, 0.5),
+    "b8": Coefficients(2.2, 3.6, 672, 0.5),
+}
+
+# Same repository, efficientnet/lite/. Lite3 and Lite4 are 280 and 300 there, the sizes that match its
+# published 1.44 and 2.64 billion multiply-adds; timm evaluates its copies of the weights at 300 and 380.
+LITE_COEFFICIENTS: dict[str, Coefficients] = {
+    "lite0": Coefficients(1.0, 1.0, 224, 0.2),
+    "lite1": Coefficients(1.0, 1.1, 240, 0.2),
+    "lite2": Coefficients(1.1, 1.2, 260, 0.3),
+    "lite3": Coefficients(1.2, 1.4, 280, 0.3),
+    "lite4": Coefficients(1.4, 1.8, 300, 0.3),
+}
+
+
+def round_channels(channels: int, width: float, divisor: int = 8) -> int:
+    """`channels * width`, rounded to the nearest multiple of `divisor` but never down by more than a tenth.
+
+    In B0..B8 and Lite0..4 the last rule matters once, in stage 0 at width 1.2 (B3, Lite3):
+    16 * 1.2 = 19.2, rounded to 16, raised to 24.
+    """
+    scaled = channels * width
+    rounded = max(divisor, int(scaled + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * scaled else rounded
+
+
+def round_layers(layers: int, depth: float) -> int:
+    """`layers * depth`, rounded up."""
+    return math.ceil(layers * depth)

@@ -1,0 +1,73 @@
+"""The compiled libraries: finding them, loading each on its own, and saying why one is missing.
+
+``_C_cpu`` and ``_C_cuda`` implement operators that :mod:`effnet_fast.ops.schemas` declares. They are built on PyTorch's
+stable ABI and know nothing of Python, so loading is ``torch.ops.load_library`` and a failure of one leaves the other.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+LIBRARIES = ("cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class Library:
+    """One compiled library: where it is, and why it is not in use (empty when it is)."""
+
+    name: str
+    path: Path | None
+    reason: str
+
+
+def _load(name: str) -> Library:
+    files = sorted(Path(__file__).parent.glob(f"_C_{name}*.so"))
+    if not files:
+        return Library(name, None, f"the library _C_{name} was not built (see README, 'Install')")
+    path = files[-1]
+    try:
+        torch.ops.load_library(str(path))
+        if name == "cpu":
+            torch.ops.effnet_fast.cpu_isa()  # raises for an EFFNET_FAST_CPU_ISA that this machine does not run
+    except (OSError, RuntimeError) as error:
+        return Library(name, path, f"{path.name} does not load: {str(error).splitlines()[0]}")
+    return Library(name, path, "")
+
+
+@functools.cache
+def load() -> dict[str, Library]:
+    """Load every library once; never raises."""
+    return {name: _load(name) for name in LIBRARIES}
+
+
+def available(name: str) -> bool:
+    """Whether library ``"cpu"`` or ``"cuda"`` is loaded."""
+    return not load()[name].reason
+
+
+def reason(name: str) -> str:
+    """Why library `name` is not in use; empty when it is."""
+    return load()[name].reason
+
+
+def cpu_isas() -> tuple[str, ...]:
+    """Instruction sets of the CPU kernels that this machine runs, best first; empty without the library."""
+    return tuple(torch.ops.effnet_fast.cpu_isas().split(",")) if available("cpu") else ()
+
+
+def cpu_isa() -> str | None:
+    """The instruction set in use: the best, or the one that EFFNET_FAST_CPU_ISA names; None without the library."""
+    return torch.ops.effnet_fast.cpu_isa() if available("cpu") else None
+
+
+def build_info() -> dict[str, str]:
+    """One line per fact, for bug reports and ``effnet-fast info``."""
+    info = {"torch": torch.__version__}
+    for name, library in load().items():
+        info[f"_C_{name}"] = library.reason or f"loaded ({library.path.name})"
+    info["cpu isa"] = f"{cpu_isa()} (machine runs {', '.join(cpu_isas())})" if available("cpu") else "-"
+    return info

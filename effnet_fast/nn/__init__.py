@@ -1,0 +1,21 @@
+"""Building blocks of mobile inverted bottleneck networks, as trainable modules on stock PyTorch operators."""
+
+from effnet_fast.nn.activations import ACTIVATIONS, GATES
+from effnet_fast.nn.conv import Conv2dSame, ConvNormAct
+from effnet_fast.nn.drop_path import DropPath
+from effnet_fast.nn.mbconv import DepthwiseSeparable, MBConv
+from effnet_fast.nn.padding import PADDING_MODES, same_padding
+from effnet_fast.nn.squeeze_excite import SqueezeExcite
+
+__all__ = [
+    "ACTIVATIONS",
+    "GATES",
+    "PADDING_MODES",
+    "Conv2dSame",
+    "ConvNormAct",
+    "DepthwiseSeparable",
+    "DropPath",
+    "MBConv",
+    "SqueezeExcite",
+    "same_padding",
+]

@@ -1,0 +1,122 @@
+"""create_model, list_models, preprocessing, and every bad argument."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import timm
+import torch
+
+import effnet_fast
+from effnet_fast.models import EfficientNet, create_model, list_models, model_config
+
+VARIANTS = [*(f"b{index}" for index in range(9)), *(f"lite{index}" for index in range(5))]
+
+
+def test_list_models_has_the_family():
+    names = [f"{prefix}efficientnet_{variant}" for prefix in ("", "tf_") for variant in VARIANTS]
+    assert list_models() == names
+    assert list_models("efficientnet_b[0-2]") == ["efficientnet_b0", "efficientnet_b1", "efficientnet_b2"]
+    assert list_models("tf_*lite*") == [f"tf_efficientnet_lite{index}" for index in range(5)]
+    assert list_models("resnet*") == []
+
+
+def test_public_names():
+    assert effnet_fast.create_model is create_model
+    assert effnet_fast.list_models is list_models
+    signature = inspect.signature(create_model)
+    assert (
+        str(signature).replace(" ", "").startswith("(name:'str',*,num_classes:'int'=1000,in_chans:'int'=3,")
+    )
+    assert list(signature.parameters)[3:] == ["weights", "padding", "drop_rate", "drop_path_rate"]
+
+
+@pytest.mark.parametrize("arguments", [{}, {"num_classes": 3, "in_chans": 1}, {"padding": "same"}])
+def test_create_model_gives_a_trainable_model(arguments):
+    model = create_model("efficientnet_b0", **arguments)
+    assert isinstance(model, EfficientNet)
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    logits = model(torch.randn(2, arguments.get("in_chans", 3), 33, 40))
+    assert logits.shape == (2, arguments.get("num_classes", 1000))
+    assert model.eval()(torch.randn(0, arguments.get("in_chans", 3), 32, 32)).shape[0] == 0
+
+
+def test_explicit_padding_overrides_the_names():
+    assert create_model("tf_efficientnet_b0", padding="symmetric").stem.padding_for(224, 224) == (1, 1, 1, 1)
+    assert create_model("efficientnet_b0", padding="same").stem.padding_for(224, 224) == (0, 0, 1, 1)
+
+
+@pytest.mark.parametrize("name", list_models("*efficientnet_b*"))
+def test_preprocessing_is_timms_for_tensorflows_weights(name):
+    ours = model_config(name).preprocessing
+    theirs = timm.get_pretrained_cfg(f"tf_{name.removeprefix('tf_')}")
+    assert ours.size == theirs.input_size[-1]
+    assert ours.crop == pytest.approx(theirs.crop_pct, abs=1e-3)
+    assert ours.resize == ours.size + 32
+    assert ours.interpolation == theirs.interpolation == "bicubic"
+    assert (ours.mean, ours.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_lite_preprocessing(index):
+    tensorflow = model_config(f"tf_efficientnet_lite{index}").preprocessing
+    plain = model_config(f"efficientnet_lite{index}").preprocessing
+    theirs = timm.get_pretrained_cfg(f"tf_efficientnet_lite{index}")
+    assert tensorflow.size == plain.size == (224, 240, 260, 280, 300)[index]
+    assert tensorflow.interpolation == theirs.interpolation
+    # (pixel - 127) / 128 for pixels of 0..255
+    assert [
+        (value / 255 - tensorflow.mean[0]) / tensorflow.std[0] for value in (0, 127, 255)
+    ] == pytest.approx([-127 / 128, 0, 1])
+    assert plain.mean == (0.485, 0.456, 0.406)
+
+
+def test_preprocessing_has_one_number_for_each_channel():
+    model = create_model("efficientnet_b0", in_chans=5)
+    assert model.preprocessing.mean == pytest.approx((0.449,) * 5)
+    assert len(model.preprocessing.std) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "suggestion"),
+    [
+        ("efficientnet-b0", "did you mean efficientnet_b0"),
+        ("EfficientNet_B7", "efficientnet_b7"),
+        ("efficientnet_b9", "efficientnet_b"),
+        ("tf_efficientnet_light0", "tf_efficientnet_lite0"),
+        ("resnet50", r"see list_models\(\)"),
+    ],
+)
+def test_unknown_name_suggests_close_ones(name, suggestion):
+    with pytest.raises(ValueError, match=f"name must be a registered model, got '{name}'.*{suggestion}"):
+        create_model(name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"num_classes": 0}, ValueError, "num_classes must be at least 1, got 0"),
+        ({"num_classes": -5}, ValueError, "num_classes must be at least 1, got -5"),
+        ({"num_classes": 10.0}, TypeError, "num_classes must be an integer, got float"),
+        ({"num_classes": True}, TypeError, "num_classes must be an integer, got bool"),
+        ({"in_chans": 0}, ValueError, "in_chans must be at least 1, got 0"),
+        ({"in_chans": "3"}, TypeError, "in_chans must be an integer, got str"),
+        ({"padding": "valid"}, ValueError, r"padding must be one of \('symmetric', 'same'\), got 'valid'"),
+        ({"padding": 1}, TypeError, "padding must be a string, .* got int"),
+        ({"drop_rate": 1.0}, ValueError, "drop_rate must be at least 0 and less than 1, got 1.0"),
+        ({"drop_rate": -0.1}, ValueError, "drop_rate must be at least 0 and less than 1, got -0.1"),
+        ({"drop_path_rate": 2}, ValueError, "drop_path_rate must be at least 0 and less than 1, got 2"),
+        ({"drop_path_rate": "0.2"}, TypeError, "drop_path_rate must be a number, got str"),
+        ({"weights": 3}, TypeError, "weights must be a path or a state dict, got int"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, error, message):
+    with pytest.raises(error, match=message):
+        create_model("efficientnet_b0", **arguments)
+
+
+def test_name_must_be_a_string():
+    with pytest.raises(TypeError, match="name must be a string, got int"):
+        create_model(0)
