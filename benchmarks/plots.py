@@ -13,6 +13,7 @@ STYLES = {
     "eager-nchw": ("#9aa0a6", "o", ":"),
     "eager-nhwc": ("#5f6b7a", "s", "--"),
     "eager-folded": ("#2a9d8f", "^", "-."),
+    "eager-tuned": ("#8a6d3b", "P", (0, (5, 1))),
     "compiled": ("#3366cc", "D", "-"),
     "engine": ("#d1495b", "*", "-"),
 }

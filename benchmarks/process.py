@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 
 from benchmarks.cases import Case
+from benchmarks.peers import PEERS
 
 #: Folder that holds the package `benchmarks`; the worker is started in it.
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,7 +53,8 @@ class PeerProcess:
         self.peer = peer
         self._logits = folder / f"logits-{peer}.pt"
         self._errors = folder / f"errors-{peer}.txt"
-        environment = dict(os.environ, OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
+        counts = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        environment = {**os.environ, **counts, **PEERS[peer].environment}
         with self._errors.open("wb") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.worker", peer, str(threads)],

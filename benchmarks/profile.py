@@ -22,7 +22,17 @@ from effnet_fast.inference.layers import Layer
 PREFIX = "effnet_fast::"
 
 #: Groups in the order of the network.
-GROUPS = ("stem", "expand", "depthwise", "project", "head", "classifier", "host")
+GROUPS = (
+    "stem",
+    "expand",
+    "depthwise",
+    "expand + depthwise",
+    "squeeze-excite",
+    "project",
+    "head",
+    "classifier",
+    "host",
+)
 
 
 class ProfileError(RuntimeError):
@@ -43,8 +53,9 @@ class StepTime:
 
 
 def group_of(layer: Layer) -> str:
-    """Which of `GROUPS` a step belongs to; squeeze-excite is computed by the depthwise step, the gate by the
-    projection.
+    """Which of `GROUPS` a step belongs to.
+
+    Squeeze-excite is computed inside the depthwise step, and its gate applied inside the projection.
     """
     if layer.operator == "stem_conv":
         return "stem"
@@ -52,17 +63,26 @@ def group_of(layer: Layer) -> str:
         return "head"
     if layer.block == "classifier":
         return "classifier"
+    if layer.operator == "squeeze_excite_gate":
+        return "squeeze-excite"
+    if layer.operator.startswith("expand_depthwise"):
+        return "expand + depthwise"
     if layer.operator.startswith("depthwise"):
         return "depthwise"
     return "expand" if layer.name.endswith("expand") else "project"
 
 
 def macs_of(layer: Layer) -> int:
-    """Multiply-adds of the convolution of one image."""
+    """Multiply-adds of the convolutions of one image."""
+    if layer.operator == "squeeze_excite_gate":
+        return 2 * layer.squeeze * layer.y.shape[0]
     channels_in, height, width = layer.x.shape
     channels_out, out_height, out_width = layer.y.shape
     if layer.operator == "head_pool":
         out_height, out_width = height, width
+    if layer.operator.startswith("expand_depthwise"):
+        expansion = channels_in * channels_out * height * width
+        return expansion + layer.kernel**2 * channels_out * out_height * out_width
     per_pixel = layer.kernel**2 * channels_out
     return per_pixel * (1 if layer.operator.startswith("depthwise") else channels_in) * out_height * out_width
 

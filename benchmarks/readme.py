@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.results import ResultError, Results
-from benchmarks.tables import RATIOS, cases_of, labels_of, memory_ratio, ratio, ratio_text, speed_text
+from benchmarks.tables import cases_of, labels_of, memory_ratio, ratio, ratio_text, ratios_of, speed_text
 
 BEGIN = "<!-- benchmarks: begin (made by `python -m benchmarks readme`) -->"
 END = "<!-- benchmarks: end -->"
@@ -13,8 +13,8 @@ END = "<!-- benchmarks: end -->"
 
 def markdown_table(results: Results) -> str:
     """The table, and below it the machine, versions, commit and command that it comes from."""
-    labels = labels_of(results.rows)
-    headings = ["model", "batch", "dtype", *labels.values(), *(heading for heading, _ in RATIOS), "memory"]
+    labels, ratios = labels_of(results.rows), ratios_of(results.rows)
+    headings = ["model", "batch", "dtype", *labels.values(), *(heading for heading, _ in ratios), "memory"]
     lines = [
         "| " + " | ".join(headings) + " |",
         "|---|--:|---|" + "--:|" * (len(headings) - 3),
@@ -31,7 +31,7 @@ def markdown_table(results: Results) -> str:
             f"{first['batch']}{'*' if first['note'] else ''}",
             first["dtype"],
             *speeds,
-            *(ratio_text(ratio(rows, group)) for _, group in RATIOS),
+            *(ratio_text(ratio(rows, group)) for _, group in ratios),
             ratio_text(memory_ratio(rows)),
         ]
         lines.append("| " + " | ".join(cells) + " |")
@@ -41,9 +41,10 @@ def markdown_table(results: Results) -> str:
         f"Images per second, {environment['cpu']} ({environment['isa']}), {environment['threads']} threads, "
         f"torch {environment['libraries']['torch']}, {environment['date']}, "
         f"commit {environment['commit'] or 'unknown'}; `{results.command}`. Medians of alternating rounds, "
-        "each peer checked against float64 logits first. Ratios: effnet_fast over the fastest eager peer, "
-        "and over `torch.compile` with frozen weights; memory: peak activation memory over the least of the "
-        "eager peers.",
+        "each peer checked against float64 logits first. Ratios: effnet_fast over the fastest eager peer; "
+        "over eager PyTorch with folded batch norms and an allocator that keeps its memory (tuned); over "
+        "`torch.compile` with frozen weights and that allocator. Memory: peak of activations over the "
+        "least of the eager peers.",
     ]
     if limited:
         lines.append("\\* batch limited: one call takes seconds.")

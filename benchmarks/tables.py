@@ -11,7 +11,7 @@ from benchmarks.results import Results
 Row = dict[str, object]
 
 #: Ratio columns: heading and the group whose fastest peer the engine is divided by.
-RATIOS = (("vs eager", "eager"), ("vs compiled", "compiled"))
+RATIOS = (("vs eager", "eager"), ("vs tuned", "tuned"), ("vs compiled", "compiled"))
 
 
 def cases_of(rows: Iterable[Row]) -> dict[str, list[Row]]:
@@ -39,7 +39,13 @@ def labels_of(rows: Iterable[Row]) -> dict[str, str]:
 
 
 #: Order of the columns, whatever order the rows were saved in.
-PEER_ORDER = ("eager-nchw", "eager-nhwc", "eager-folded", "compiled", "engine")
+PEER_ORDER = ("eager-nchw", "eager-nhwc", "eager-folded", "eager-tuned", "compiled", "engine")
+
+
+def ratios_of(rows: Iterable[Row]) -> list[tuple[str, str]]:
+    """Those of `RATIOS` whose group occurs in `rows`."""
+    groups = {row["group"] for row in rows}
+    return [(heading, group) for heading, group in RATIOS if group in groups]
 
 
 def speed(row: Row) -> float | None:
@@ -84,7 +90,7 @@ def ratio_text(value: float | None) -> str:
 
 def models_table(results: Results) -> Table:
     """The table at the end of `python -m benchmarks models`: images per second (spread), ratios."""
-    labels = labels_of(results.rows)
+    labels, ratios = labels_of(results.rows), ratios_of(results.rows)
     table = Table(
         title=f"images/s (20th to 80th percentile of rounds), {results.environment['cpu']}, "
         f"{results.environment['threads']} threads",
@@ -94,7 +100,7 @@ def models_table(results: Results) -> Table:
         table.add_column(heading, justify="left" if heading in ("model", "dtype") else "right", no_wrap=True)
     for label in labels.values():
         table.add_column(label, justify="right")
-    for heading in (*(heading for heading, _ in RATIOS), "memory"):
+    for heading in (*(heading for heading, _ in ratios), "memory"):
         table.add_column(heading, justify="right")
     model = ""
     for rows in cases_of(results.rows).values():
@@ -108,7 +114,7 @@ def models_table(results: Results) -> Table:
             str(first["batch"]) + ("*" if first["note"] else ""),
             first["dtype"],
             *[_styled(by_peer.get(name)) for name in labels],
-            *[ratio_text(ratio(rows, group)) for _, group in RATIOS],
+            *[ratio_text(ratio(rows, group)) for _, group in ratios],
             ratio_text(memory_ratio(rows)),
         )
     table.caption = (

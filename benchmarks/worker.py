@@ -1,20 +1,22 @@
 """The process that one peer runs in: `python -m benchmarks.worker PEER THREADS`, driven by JSON lines.
 
-Requests on standard input, replies on standard output, one line each:
+Requests on standard input, replies on standard output, one line each. A case is
 
-    {"do": "prepare", "model": ..., "weights": path, "images": path, "batch": n, "dtype": ..., "logits": path,
-    "memory": bool} {"do": "sample", "min_seconds": ...} {"do": "release"}
+    {"do": "prepare", "model": name, "weights": path, "images": path, "batch": n, "dtype": name,
+     "logits": path, "memory": bool}
+    {"do": "sample", "min_seconds": seconds}     any number of times
+    {"do": "release"}
 
-A reply is {"ok": true, ...} or {"ok": false, "error": "one sentence"}. End of input ends the process.
+A reply is {"ok": true, ...} or {"ok": false, "error": "one sentence"}. The end of input ends the process.
 Whatever else writes to standard output (compilers do) is sent to standard error, which the parent keeps for
 its error messages.
 """
 
 from __future__ import annotations
 
-import gc
 import json
 import os
+import signal
 import sys
 import time
 
@@ -28,7 +30,7 @@ from effnet_fast.measure import LocalCandidate, peak_allocated_bytes
 
 
 class Session:
-    """State between requests: the prepared peer and its stopwatch."""
+    """State between the requests of a case: the prepared peer and its stopwatch."""
 
     def __init__(self, peer: Peer):
         self.peer = peer
@@ -55,31 +57,65 @@ class Session:
             raise RuntimeError("sample: nothing is prepared")
         return {"seconds": self.candidate.sample(request["min_seconds"])}
 
-    def release(self, request: dict) -> dict:
-        self.prepared = self.candidate = None
-        torch.compiler.reset()
-        gc.collect()
-        return {}
+
+class Service:
+    """Reads requests and answers them. The process itself only imports; each case runs in a fork of it.
+
+    So every case starts with the same empty heap (how glibc serves large blocks depends on those that were
+    freed before), and nothing of one case is left in the next. Forking is safe as long as this process has
+    computed nothing: there are no threads yet.
+    """
+
+    def __init__(self, peer: Peer, threads: int):
+        self.peer = peer
+        self.threads = threads
+        self.replies = os.fdopen(os.dup(1), "w", buffering=1)
+        os.dup2(2, 1)
+
+    def run(self) -> None:
+        """Until the end of input."""
+        while line := sys.stdin.readline():
+            request = json.loads(line)
+            if request["do"] != "prepare":
+                error = f"RuntimeError: {request['do']}: nothing is prepared"
+                self.reply({"ok": False, "error": error})
+                continue
+            child = os.fork()
+            if child == 0:
+                self.run_case(request)
+                os._exit(0)  # without the parent's clean-up
+            _, status = os.waitpid(child, 0)
+            if status != 0:  # whether a reply is owed is not known here, so end: the parent sees that
+                sys.exit(f"the peer ended with {describe_exit(status)}")
+
+    def run_case(self, request: dict) -> None:
+        """Answer `request`, a "prepare", and what follows until a "release" or the end of input."""
+        torch.set_num_threads(self.threads)
+        session = Session(self.peer)
+        actions = {"prepare": session.prepare, "sample": session.sample, "release": lambda request: {}}
+        while True:
+            try:
+                reply = {"ok": True, **actions[request["do"]](request)}
+            except Exception as error:  # whatever a peer raises is its result for this case
+                sentence = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+                reply = {"ok": False, "error": sentence}
+            self.reply(reply)
+            if request["do"] == "release":
+                return
+            line = sys.stdin.readline()
+            if not line:
+                return
+            request = json.loads(line)
+
+    def reply(self, answer: dict) -> None:
+        self.replies.write(json.dumps(answer) + "\n")
 
 
-def main(arguments: list[str]) -> None:
-    """Serve requests until end of input. `arguments`: name of the peer, number of threads."""
-    replies = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    torch.set_num_threads(int(arguments[1]))
-    session = Session(PEERS[arguments[0]])
-    actions = {"prepare": session.prepare, "sample": session.sample, "release": session.release}
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            reply = {"ok": True, **actions[request["do"]](request)}
-        except (
-            Exception
-        ) as error:  # whatever a peer raises is its result for this case, not the end of the run
-            sentence = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-            reply = {"ok": False, "error": sentence}
-        replies.write(json.dumps(reply) + "\n")
+def describe_exit(status: int) -> str:
+    """ "SIGSEGV" or "status 3" from what `os.waitpid` gives."""
+    code = os.waitstatus_to_exitcode(status)
+    return signal.Signals(-code).name if code < 0 else f"status {code}"
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    Service(PEERS[sys.argv[1]], int(sys.argv[2])).run()

@@ -12,7 +12,9 @@ __version__ = "0.1.0"
 
 _OLDEST_TORCH = "2.11"
 if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 11):
-    raise ImportError(f"effnet_fast {__version__} needs torch >= {_OLDEST_TORCH}, found torch {torch.__version__}")
+    raise ImportError(
+        f"effnet_fast {__version__} needs torch >= {_OLDEST_TORCH}, found torch {torch.__version__}"
+    )
 
 from effnet_fast import backends, models, native, nn, ops  # noqa: E402
 from effnet_fast.inference import InferenceEngine  # noqa: E402

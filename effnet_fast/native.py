@@ -1,7 +1,8 @@
 """The compiled libraries: finding them, loading each on its own, and saying why one is missing.
 
-``_C_cpu`` and ``_C_cuda`` implement operators that :mod:`effnet_fast.ops.schemas` declares. They are built on PyTorch's
-stable ABI and know nothing of Python, so loading is ``torch.ops.load_library`` and a failure of one leaves the other.
+``_C_cpu`` and ``_C_cuda`` implement operators that :mod:`effnet_fast.ops.schemas` declares. They are built on
+PyTorch's stable ABI and know nothing of Python, so loading is ``torch.ops.load_library`` and a failure of one
+leaves the other.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def _load(name: str) -> Library:
     try:
         torch.ops.load_library(str(path))
         if name == "cpu":
-            torch.ops.effnet_fast.cpu_isa()  # raises for an EFFNET_FAST_CPU_ISA that this machine does not run
+            torch.ops.effnet_fast.cpu_isa()  # raises for an EFFNET_FAST_CPU_ISA that cannot run here
     except (OSError, RuntimeError) as error:
         return Library(name, path, f"{path.name} does not load: {str(error).splitlines()[0]}")
     return Library(name, path, "")
@@ -60,7 +61,7 @@ def cpu_isas() -> tuple[str, ...]:
 
 
 def cpu_isa() -> str | None:
-    """The instruction set in use: the best, or the one that EFFNET_FAST_CPU_ISA names; None without the library."""
+    """The instruction set in use: the best, or what EFFNET_FAST_CPU_ISA names; None without the library."""
     return torch.ops.effnet_fast.cpu_isa() if available("cpu") else None
 
 

@@ -238,8 +238,7 @@ def _as_tuple(value: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 @dataclass(frozen=True)
 class Target:
-    """One implementation under test: a backend, through packed weights or not, for one CPU instruction set or
-    not."""
+    """One implementation under test: a backend, packed or not, for one CPU instruction set or the best."""
 
     backend: str
     packed: bool = False
@@ -269,8 +268,7 @@ class Target:
 
 
 def targets(device_type: str = "cpu") -> list[Target]:
-    """Every implementation that this machine can run: absent backends are not in the list, so nothing is
-    skipped."""
+    """Every implementation that this machine can run; what is absent is not listed, so nothing is skipped."""
     found = [Target("reference"), Target("reference", packed=True)]
     for backend in (backends.Backend.CPU, backends.Backend.CUDA, backends.Backend.TRITON):
         reason = backends.supports("pointwise_conv", backend, device_type=device_type, dtype=torch.float32)

@@ -40,8 +40,7 @@ def seed() -> None:
 
 @pytest.fixture
 def poisoned_outputs():
-    """`torch.empty` gives NaN (the largest integer), in C++ too: an output that nobody wrote cannot look
-    right."""
+    """`torch.empty` gives NaN, in C++ too: an output that nobody wrote cannot look right."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     yield

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from benchmarks.peers import compiled, eager_channels_last, eager_folded, eager_nchw, engine
+from benchmarks.peers import (
+    compiled,
+    eager_channels_last,
+    eager_folded,
+    eager_nchw,
+    eager_tuned,
+    engine,
+)
 from benchmarks.peers.peer import Peer, Prepared
 
 #: In the order of the table's columns: from what everybody has to what this project adds.
 PEERS: dict[str, Peer] = {
     peer.name: peer
-    for peer in (eager_nchw.PEER, eager_channels_last.PEER, eager_folded.PEER, compiled.PEER, engine.PEER)
+    for peer in (
+        eager_nchw.PEER,
+        eager_channels_last.PEER,
+        eager_folded.PEER,
+        eager_tuned.PEER,
+        compiled.PEER,
+        engine.PEER,
+    )
 }
 
 __all__ = ["PEERS", "Peer", "Prepared", "parse_peers"]

@@ -1,4 +1,4 @@
-"""torch.compile at its best for inference on a CPU: weights frozen into the graph, channels_last.
+"""torch.compile at its best on a CPU: weights frozen into the graph, channels_last, memory kept.
 
 Freezing folds the batch norms and packs the weights for oneDNN; without it the compiled model is up to 1.6
 times slower. max-autotune is
@@ -12,7 +12,7 @@ import shutil
 import torch
 from torch import nn
 
-from benchmarks.peers.peer import Peer, Prepared
+from benchmarks.peers.peer import KEEP_MEMORY, Peer, Prepared
 
 
 def unavailable() -> str:
@@ -43,7 +43,13 @@ PEER = Peer(
     "torch.compile",
     "compiled",
     prepare,
-    {"layout": "channels_last", "mode": "torch.compile(dynamic=False), inductor", "freezing": True},
+    {
+        "layout": "channels_last",
+        "mode": "torch.compile(dynamic=False), inductor",
+        "freezing": True,
+        "allocator": "glibc, keeping freed memory",
+    },
+    environment=KEEP_MEMORY,
     unavailable=unavailable,
     slow_start=True,
 )

@@ -79,26 +79,52 @@ Tensor pack_tensor(const PackRequest& request, const Tensor& like) {
   return block;
 }
 
-const PackedHeader* unpack(const Tensor& packed, PackedKind kind, int64_t in_channels, int64_t out_channels,
-                           int64_t kernel, int64_t squeeze) {
-  STD_TORCH_CHECK(packed.is_cpu() && packed.dim() == 1 && packed.is_contiguous() &&
-                      packed.scalar_type() == ScalarType::Byte &&
-                      packed.numel() >= static_cast<int64_t>(sizeof(PackedHeader)),
+namespace {
+
+void check_packed_tensor(const Tensor& packed) {
+  STD_TORCH_CHECK(
+      packed.is_cpu() && packed.dim() == 1 && packed.is_contiguous() && packed.scalar_type() == ScalarType::Byte,
+      "packed is not a tensor that effnet_fast.ops.pack made");
+}
+
+// The block at `offset`, of which `available` bytes are there.
+const PackedHeader* block_at(const Tensor& packed, int64_t offset, PackedKind kind, int64_t in_channels,
+                             int64_t out_channels, int64_t kernel, int64_t squeeze) {
+  const int64_t available = packed.numel() - offset;
+  STD_TORCH_CHECK(available >= static_cast<int64_t>(sizeof(PackedHeader)),
                   "packed is not a tensor that effnet_fast.ops.pack made");
-  const auto* h = static_cast<const PackedHeader*>(packed.data_ptr());
+  const auto* h = reinterpret_cast<const PackedHeader*>(static_cast<const char*>(packed.data_ptr()) + offset);
   STD_TORCH_CHECK(h->magic == kPackedMagic && h->version == kPackedVersion && h->backend == kPackedForCpu &&
-                      h->bytes == packed.numel(),
+                      h->bytes >= static_cast<int64_t>(sizeof(PackedHeader)) && h->bytes <= available,
                   "packed was not made for the CPU backend of this version: pack the weights again");
   STD_TORCH_CHECK(h->isa >= 0 && h->isa < kIsaCount && supported(static_cast<Isa>(h->isa)),
                   "packed was made for an instruction set that this machine does not run: pack the weights again");
   STD_TORCH_CHECK(h->kind == static_cast<int32_t>(kind), "packed holds the weights of another operator");
-  auto agrees = [](int64_t wanted, int64_t held) { return wanted < 0 || wanted == held; };
-  STD_TORCH_CHECK(agrees(in_channels, h->in_channels) && agrees(out_channels, h->out_channels) &&
-                      agrees(kernel, h->kernel) && agrees(squeeze, h->squeeze),
-                  "packed holds ", h->in_channels, " -> ", h->out_channels, " channels, kernel ", h->kernel,
-                  ", squeeze ", h->squeeze, "; this call wants ", in_channels, " -> ", out_channels, ", kernel ",
-                  kernel, ", squeeze ", squeeze);
+  STD_TORCH_CHECK(
+      h->in_channels == in_channels && h->out_channels == out_channels && h->kernel == kernel && h->squeeze == squeeze,
+      "packed holds ", h->in_channels, " -> ", h->out_channels, " channels, kernel ", h->kernel, ", squeeze ",
+      h->squeeze, "; this call wants ", in_channels, " -> ", out_channels, ", kernel ", kernel, ", squeeze ", squeeze);
   return h;
+}
+
+}  // namespace
+
+const PackedHeader* unpack(const Tensor& packed, PackedKind kind, int64_t in_channels, int64_t out_channels,
+                           int64_t kernel, int64_t squeeze) {
+  check_packed_tensor(packed);
+  const PackedHeader* h = block_at(packed, 0, kind, in_channels, out_channels, kernel, squeeze);
+  STD_TORCH_CHECK(h->bytes == packed.numel(), "packed holds the weights of another operator");
+  return h;
+}
+
+ExpandDepthwisePacked unpack_pair(const Tensor& packed, int64_t in_channels, int64_t expanded, int64_t kernel) {
+  check_packed_tensor(packed);
+  const PackedHeader* expand = block_at(packed, 0, PackedKind::kMatrix, in_channels, expanded, 1, 0);
+  const PackedHeader* depthwise =
+      block_at(packed, expand->bytes, PackedKind::kDepthwise, expanded, expanded, kernel, 0);
+  STD_TORCH_CHECK(expand->bytes + depthwise->bytes == packed.numel() && expand->isa == depthwise->isa,
+                  "packed holds the weights of another operator");
+  return {expand, depthwise};
 }
 
 void check_same_dtype(const PackedHeader* packed, DType dtype) {

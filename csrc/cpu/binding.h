@@ -48,11 +48,18 @@ struct Weight {
 
 Tensor pack_tensor(const PackRequest& request, const Tensor& like);
 
-// The header of a packed tensor, checked: magic, size, kind and the shape that the call expects of it (-1: any).
+// The header of a packed tensor, checked: magic, size, kind and the shape that the call expects of it.
 const PackedHeader* unpack(const Tensor& packed, PackedKind kind, int64_t in_channels, int64_t out_channels,
                            int64_t kernel, int64_t squeeze = 0);
 
 inline const KernelTable& kernels_for(const PackedHeader* packed) { return kernels_of(static_cast<Isa>(packed->isa)); }
+
+// The two blocks of weights packed for expand_depthwise*, one behind the other: a matrix and a depthwise filter.
+struct ExpandDepthwisePacked {
+  const PackedHeader* expand;
+  const PackedHeader* depthwise;
+};
+ExpandDepthwisePacked unpack_pair(const Tensor& packed, int64_t in_channels, int64_t expanded, int64_t kernel);
 
 // The weights of x's dtype: matrices are stored per dtype, so x and weight must agree.
 void check_same_dtype(const PackedHeader* packed, DType dtype);

@@ -5,7 +5,7 @@
 // Output rows of one task. Each task converts kernel - stride input rows again, so not too few; batch 1 wants many.
 inline constexpr int64_t kConvRowBlock = 8;
 
-// The channels of one input row, interleaved, scaled and shifted, between the zeros of the padding. A 16-bit result
+// The channels of one input row, interleaved and normalised, between the zeros of the padding. A 16-bit result
 // wants 16-bit products, so the normalised pixel is rounded to that type first, as a separate pass would.
 template <class Image, class Storage>
 static void gather_row(const ConvArgs& a, const Image* row, float* padded) {
@@ -15,10 +15,11 @@ static void gather_row(const ConvArgs& a, const Image* row, float* padded) {
   std::fill_n(pixels + g.w * g.c, g.right * g.c, 0.0f);
   for (int64_t c = 0; c < g.c; c++) {
     const Image* plane = row + c * a.stride_c;
-    const float scale = a.scale ? a.scale[c] : 1.0f, shift = a.scale ? a.shift[c] : 0.0f;
+    const float mean = a.mean ? a.mean[c] : 0.0f, inverse_std = a.mean ? a.inverse_std[c] : 1.0f;
     for (int64_t x = 0; x < g.w; x++) {
       const float value = to_float(plane[x * a.stride_w]);
-      pixels[x * g.c + c] = to_float(from_float<Storage>(a.scale ? value * scale + shift : value));
+      const float normalised = a.mean ? (value * a.unit - mean) * inverse_std : value;
+      pixels[x * g.c + c] = to_float(from_float<Storage>(normalised));
     }
   }
 }
@@ -64,7 +65,8 @@ static void conv_as(const ConvArgs& a, const Parallel& parallel) {
           for (int64_t p = 0; p < panels.count; p++) {
             const int vectors = panels.width_of(p);
             const int64_t column = panels.first_vector(p) * Vec::kWidth;
-            multiply_for<float>(width, vectors)(operand, panels.weights_of(p), panels.bias + column, tile);
+            multiply_for<float>(width, vectors)(operand, panels.weights_of(p), panels.bias + column, tile,
+                                                vectors * Vec::kWidth);
             const int64_t at = ((n * out_h + oy) * out_w + ox) * columns + column;
             finish_tile(tile, width, vectors, columns - column, a.activation, y + at,
                         residual ? residual + at : nullptr, columns);

@@ -20,9 +20,10 @@ void packed_into(Tensor y, Tensor x, Tensor packed, int64_t out_channels, int64_
   const Image out{s.n, out_channels, g.out_h(), g.out_w()};
   check_image(y, "y", out, dtype);
   if (residual) check_image(*residual, "residual", out, dtype);
-  kernels_for(header).conv({g, dtype, dtype, x.data_ptr(), s.h * s.w * s.c, 1, s.w * s.c, s.c, nullptr, nullptr, header,
-                            residual ? residual->data_ptr() : nullptr, y.data_ptr(), parse_activation(activation)},
-                           pytorch_threads());
+  kernels_for(header).conv(
+      {g, dtype, dtype, x.data_ptr(), s.h * s.w * s.c, 1, s.w * s.c, s.c, 1.0f, nullptr, nullptr, header,
+       residual ? residual->data_ptr() : nullptr, y.data_ptr(), parse_activation(activation)},
+      pytorch_threads());
 }
 
 void into(Tensor y, Tensor x, Tensor weight, OptionalTensor bias, int64_t stride, Padding padding,

@@ -7,6 +7,16 @@
 
 inline constexpr int64_t kChunkVectors = 48 / Vec::kWidth;  // 48 divides the width of every expansion by six
 
+// The channels of a task: whole matrix panels (see matrix.h), so that an expansion can fill the ring panel by panel.
+struct Chunks {
+  PanelSplit panels;
+  int64_t count;
+  explicit Chunks(int64_t channels)
+      : panels(ceil_div(channels, Vec::kWidth)), count(ceil_div(panels.count * kPanelVectors, kChunkVectors)) {}
+  int64_t first_panel(int64_t chunk) const { return chunk * panels.count / count; }
+  int64_t first_vector(int64_t chunk) const { return panels.first_vector(first_panel(chunk)); }
+};
+
 struct DepthwiseRow {
   const float* const* taps;    // the ring row under each kernel row
   int64_t first_tap, end_tap;  // kernel rows that lie inside the image
@@ -60,7 +70,7 @@ static Vec depthwise_row(const DepthwiseRow& r, Storage* y) {
 #pragma GCC unroll 8
       for (int i = 0; i < kTile; i++) {
         if (i < valid) {
-          const Vec v = activate<kActivation>(out[i]);
+          const Vec v = activate<kActivation, Storage>(out[i]);
           total = add(total, v);
           Storage* to = y + (ox + i) * r.channels;
           if (r.lanes == Vec::kWidth) {
@@ -105,13 +115,17 @@ static int depthwise_tile(int64_t out_w) {
   return best;
 }
 
-template <class Storage>
-static void depthwise_conv_as(const DepthwiseConvArgs& a, const Parallel& parallel) {
+// The depthwise convolution over a ring that `fill` supplies: fill(n, iy, chunk, pixels, scratch) writes the float32
+// values of input row iy, [w][channels of the chunk], to `pixels`; `scratch` has `scratch_floats` floats for its own
+// use. `images_outermost` is the order of the tasks: neighbours share an image, or the weights of a chunk.
+template <class Storage, class Fill>
+static void depthwise_over_ring(const DepthwiseConvArgs& a, const Parallel& parallel, bool images_outermost,
+                                int64_t scratch_floats, const Fill& fill) {
   const ConvGeometry& g = a.geometry;
   const float* weight = section<float>(*a.packed, a.packed->weight);
   const float* bias = section<float>(*a.packed, a.packed->bias);
   const int64_t out_h = g.out_h(), out_w = g.out_w(), taps_per_channel = g.kernel * g.kernel;
-  const int64_t vectors = ceil_div(g.c, Vec::kWidth), chunks = ceil_div(vectors, kChunkVectors);
+  const Chunks chunks(g.c);
   const int64_t blocks = g.pool_rows();  // a task's rows: whole pool tiles, so that the sums do not depend on the split
   const bool special = (g.kernel == 3 || g.kernel == 5 || g.kernel == 7) && (g.stride == 1 || g.stride == 2);
   const int tile = special ? depthwise_tile(out_w) : 4;
@@ -119,30 +133,31 @@ static void depthwise_conv_as(const DepthwiseConvArgs& a, const Parallel& parall
   // The last tile reads as far as its last pixel's last tap.
   const int64_t reach = (ceil_div(out_w, tile) * tile - 1) * g.stride + g.kernel;
   const int64_t ring_w = std::max(g.left + g.w + g.right, reach);
-  const Storage* x = static_cast<const Storage*>(a.x);
   Storage* y = static_cast<Storage*>(a.y);
 
-  parallel(g.n * chunks * blocks, [&](int64_t begin, int64_t end) {
+  parallel(g.n * chunks.count * blocks, [&](int64_t begin, int64_t end) {
     const int64_t ring_floats = g.kernel * ring_w * kChunkVectors * Vec::kWidth;
-    const TapScratch scratch(g.kernel, ring_floats);
+    const TapScratch scratch(g.kernel, ring_floats + scratch_floats);
     const float** taps = scratch.taps;
     float* ring = scratch.floats;
     for (int64_t item = begin; item < end;) {
       const int64_t first_block = item % blocks, last_block = std::min(first_block + end - item, blocks);
-      const int64_t chunk = item / blocks % chunks, n = item / blocks / chunks;
+      const int64_t pair = item / blocks;
+      const int64_t chunk = images_outermost ? pair % chunks.count : pair / g.n;
+      const int64_t n = images_outermost ? pair / chunks.count : pair % g.n;
       item += last_block - first_block;
 
-      const int64_t first_vector = chunk * kChunkVectors;
-      const int64_t chunk_vectors = std::min(kChunkVectors, vectors - first_vector);
+      const int64_t first_vector = chunks.first_vector(chunk);
+      const int64_t chunk_vectors = chunks.first_vector(chunk + 1) - first_vector;
       const int64_t first_channel = first_vector * Vec::kWidth;
       const int64_t pixel_floats = chunk_vectors * Vec::kWidth, row_floats = ring_w * pixel_floats;
       for (int64_t r = 0; r < g.kernel; r++) {
-        std::fill_n(ring + r * row_floats, g.left * pixel_floats, 0.0f);
-        std::fill_n(ring + r * row_floats + (g.left + g.w) * pixel_floats, (ring_w - g.left - g.w) * pixel_floats,
-                    0.0f);
+        float* row = ring + r * row_floats;
+        std::fill_n(row, g.left * pixel_floats, 0.0f);
+        std::fill_n(row + (g.left + g.w) * pixel_floats, (ring_w - g.left - g.w) * pixel_floats, 0.0f);
       }
 
-      int64_t next = 0;  // input row to be copied
+      int64_t next = 0;  // input row to be filled in
       for (int64_t block = first_block; block < last_block; block++) {
         Vec sums[kChunkVectors];
         for (int64_t v = 0; v < chunk_vectors; v++) sums[v] = set1(0.0f);
@@ -150,14 +165,7 @@ static void depthwise_conv_as(const DepthwiseConvArgs& a, const Parallel& parall
           const int64_t origin = oy * g.stride - g.top;
           next = std::max(next, origin);
           for (; next < std::min(origin + g.kernel, g.h); next++) {
-            const Storage* row = x + ((n * g.h + next) * g.w) * g.c + first_channel;
-            float* to = ring + next % g.kernel * row_floats + g.left * pixel_floats;
-            const int64_t channels = std::min(g.c - first_channel, pixel_floats);
-            for (int64_t ix = 0; ix < g.w; ix++, row += g.c, to += pixel_floats) {
-              int64_t c = 0;
-              for (; c + Vec::kWidth <= channels; c += Vec::kWidth) store(to + c, load(row + c));
-              if (c < channels) store(to + c, load_n(row + c, static_cast<int>(channels - c)));
-            }
+            fill(n, next, chunk, ring + next % g.kernel * row_floats + g.left * pixel_floats, ring + ring_floats);
           }
           DepthwiseRow r{taps,
                          std::max<int64_t>(-origin, 0),
@@ -194,6 +202,25 @@ static void depthwise_conv_as(const DepthwiseConvArgs& a, const Parallel& parall
       }
     }
   });
+}
+
+template <class Storage>
+static void depthwise_conv_as(const DepthwiseConvArgs& a, const Parallel& parallel) {
+  const ConvGeometry& g = a.geometry;
+  const Chunks chunks(g.c);
+  const Storage* x = static_cast<const Storage*>(a.x);
+  depthwise_over_ring<Storage>(
+      a, parallel, /*images_outermost=*/true, 0, [&](int64_t n, int64_t iy, int64_t chunk, float* pixels, float*) {
+        const int64_t first_channel = chunks.first_vector(chunk) * Vec::kWidth;
+        const int64_t pixel_floats = chunks.first_vector(chunk + 1) * Vec::kWidth - first_channel;
+        const int64_t channels = std::min(g.c - first_channel, pixel_floats);
+        const Storage* row = x + (n * g.h + iy) * g.w * g.c + first_channel;
+        for (int64_t ix = 0; ix < g.w; ix++, row += g.c, pixels += pixel_floats) {
+          int64_t c = 0;
+          for (; c + Vec::kWidth <= channels; c += Vec::kWidth) store(pixels + c, load(row + c));
+          if (c < channels) store(pixels + c, load_n(row + c, static_cast<int>(channels - c)));
+        }
+      });
 }
 
 static void depthwise_conv(const DepthwiseConvArgs& a, const Parallel& parallel) {

@@ -7,9 +7,10 @@
 #include "head_pool.h"
 #include "conv.h"
 #include "depthwise_conv.h"
+#include "expand_depthwise.h"
 #include "squeeze_excite_gate.h"
 
 static const KernelTable kTable = {
-    EFFNET_FAST_ISA_NAME, Vec::kWidth,         kPanelVectors, kHasBf16Pairs, pointwise_conv, head_pool, conv,
-    depthwise_conv,       squeeze_excite_gate,
+    EFFNET_FAST_ISA_NAME, Vec::kWidth,      kPanelVectors,       kHasBf16Pairs, pointwise_conv, head_pool, conv,
+    depthwise_conv,       expand_depthwise, squeeze_excite_gate,
 };

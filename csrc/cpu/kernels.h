@@ -52,8 +52,10 @@ struct ConvArgs {
   DType image_dtype, dtype;  // of x; of weights, residual and y
   const void* x;             // [n, c, h, w] at the strides below, in elements
   int64_t stride_n, stride_c, stride_h, stride_w;
-  const float* scale;  // per channel: x * scale + shift is convolved; null: x itself
-  const float* shift;
+  // The convolved value of a pixel is (pixel * unit - mean) * inverse_std of its channel; null mean: the pixel itself.
+  float unit;
+  const float* mean;
+  const float* inverse_std;
   const PackedHeader* packed;
   const void* residual;
   void* y;  // [n, out_h, out_w, out_channels]
@@ -68,6 +70,13 @@ struct DepthwiseConvArgs {
   void* y;      // [n, out_h, out_w, c]
   float* sums;  // [n, pool_tiles, c], or null
   Activation activation;
+};
+
+struct ExpandDepthwiseArgs {
+  DepthwiseConvArgs depthwise;  // its x is not used; geometry.c is the expanded width
+  const void* x;                // [n, h, w, in_channels]
+  const PackedHeader* expand;
+  Activation expand_activation;
 };
 
 struct SqueezeExciteArgs {
@@ -88,6 +97,7 @@ struct KernelTable {
   void (*head_pool)(const HeadPoolArgs&, const Parallel&);
   void (*conv)(const ConvArgs&, const Parallel&);
   void (*depthwise_conv)(const DepthwiseConvArgs&, const Parallel&);
+  void (*expand_depthwise)(const ExpandDepthwiseArgs&, const Parallel&);
   void (*squeeze_excite_gate)(const SqueezeExciteArgs&, const Parallel&);
 };
 

@@ -49,10 +49,11 @@ struct Rows {
   int64_t segments, length, row_stride;
 };
 
-// tile[kRows][kVectors * W] = bias + rows x panel. The sum over k runs in the order of k whatever the tile, so that
-// results do not depend on how the work was split.
-template <class Element, int kRows, int kVectors>
-static void multiply_tile(const Rows<Element>& rows, const float* panel, const float* bias, float* tile) {
+// out[kRows][kVectors * W] = activation(bias + rows x panel), its rows out_stride floats apart. The sum over k runs in
+// the order of k whatever the tile, so that results do not depend on how the work was split.
+template <class Element, int kRows, int kVectors, Activation kActivation>
+static void multiply_tile(const Rows<Element>& rows, const float* panel, const float* bias, float* out,
+                          int64_t out_stride) {
   using P = Product<Element>;
   constexpr int kWidth = Vec::kWidth;
   Vec sum[kRows][kVectors];
@@ -80,55 +81,64 @@ static void multiply_tile(const Rows<Element>& rows, const float* panel, const f
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; i++) {
 #pragma GCC unroll 8
-    for (int j = 0; j < kVectors; j++) store(tile + (i * kVectors + j) * kWidth, sum[i][j]);
+    for (int j = 0; j < kVectors; j++)
+      store(out + i * out_stride + j * kWidth, activate<kActivation, Element>(sum[i][j]));
   }
 }
 
 template <class Element>
-using MultiplyTile = void (*)(const Rows<Element>&, const float* panel, const float* bias, float* tile);
+using MultiplyTile = void (*)(const Rows<Element>&, const float* panel, const float* bias, float* out,
+                              int64_t out_stride);
 
-template <class Element, int kVectors, int kRows = kTileRows>
+template <class Element, Activation kActivation, int kVectors, int kRows = kTileRows>
 static MultiplyTile<Element> multiply_for_rows(int rows) {
   if constexpr (kRows > 1) {
-    if (rows < kRows) return multiply_for_rows<Element, kVectors, kRows - 1>(rows);
+    if (rows < kRows) return multiply_for_rows<Element, kActivation, kVectors, kRows - 1>(rows);
   }
-  return multiply_tile<Element, kRows, kVectors>;
+  return multiply_tile<Element, kRows, kVectors, kActivation>;
 }
 
-template <class Element>
+// The micro-kernel for a tile; with kActivation other than identity, activated before it leaves the registers.
+template <class Element, Activation kActivation = Activation::kIdentity>
 static MultiplyTile<Element> multiply_for(int rows, int vectors) {
-  if (vectors == 1) return multiply_for_rows<Element, 1>(rows);
-  if (vectors == 2) return multiply_for_rows<Element, 2>(rows);
-  return multiply_for_rows<Element, kPanelVectors>(rows);
+  if (vectors == 1) return multiply_for_rows<Element, kActivation, 1>(rows);
+  if (vectors == 2) return multiply_for_rows<Element, kActivation, 2>(rows);
+  return multiply_for_rows<Element, kActivation, kPanelVectors>(rows);
 }
 
-// The right operand: N output channels in panels of up to kPanelVectors vectors; four vectors make two panels of two
-// rather than three and one, because a single vector cannot hide the latency of the multiply-add.
-struct Panels {
+// Vectors of output channels in panels of up to kPanelVectors, shared as evenly as they can be: four make two panels of
+// two rather than three and one, because a single vector cannot hide the latency of the multiply-add.
+struct PanelSplit {
+  int64_t vectors, count;
+  explicit PanelSplit(int64_t vectors) : vectors(vectors), count(ceil_div(vectors, kPanelVectors)) {}
+  int64_t first_vector(int64_t panel) const { return panel * vectors / count; }
+  int width_of(int64_t panel) const { return static_cast<int>(first_vector(panel + 1) - first_vector(panel)); }
+};
+
+// The right operand as it was packed.
+struct Panels : PanelSplit {
   const float* weight;
   const float* bias;
   int64_t depth_words;  // 32-bit words of one column: K, or K / 2 for pairs
-  int64_t columns, vectors, count;
+  int64_t columns;
 
   explicit Panels(const PackedHeader& packed)
-      : weight(section<float>(packed, packed.weight)), bias(section<float>(packed, packed.bias)) {
+      : PanelSplit(ceil_div(packed.out_channels, Vec::kWidth)),
+        weight(section<float>(packed, packed.weight)),
+        bias(section<float>(packed, packed.bias)),
+        columns(packed.out_channels) {
     const int64_t depth = int64_t{packed.in_channels} * packed.kernel * packed.kernel;
     depth_words = packed.bf16_pairs ? depth / 2 : depth;
-    columns = packed.out_channels;
-    vectors = ceil_div(columns, Vec::kWidth);
-    count = vectors == 4 && kPanelVectors == 3 ? 2 : ceil_div(vectors, kPanelVectors);
   }
-  // Panels share the vectors as evenly as they can.
-  int64_t first_vector(int64_t panel) const { return panel * vectors / count; }
-  int width_of(int64_t panel) const { return static_cast<int>(first_vector(panel + 1) - first_vector(panel)); }
   const float* weights_of(int64_t panel) const { return weight + first_vector(panel) * depth_words * Vec::kWidth; }
-  int64_t bytes_per_panel() const { return depth_words * kPanelVectors * Vec::kWidth * 4; }
+  int64_t bytes() const { return vectors * depth_words * Vec::kWidth * 4; }
   // Enough groups that one fits in the cache, and that every thread finds work when there are few row tiles.
   int64_t groups(int64_t tiles, int64_t threads) const {
-    int64_t wanted = ceil_div(count * bytes_per_panel(), kPanelGroupBytes);
-    if (threads > 1 && tiles < 4 * threads)
+    int64_t wanted = ceil_div(bytes(), kPanelGroupBytes);
+    if (threads > 1 && tiles < 4 * threads) {
       wanted = std::max(wanted, ceil_div(4 * threads, std::max<int64_t>(tiles, 1)));
-    return std::min(wanted, count);
+    }
+    return std::max<int64_t>(std::min(wanted, count), 1);
   }
 };
 
@@ -154,7 +164,7 @@ static void finish_tile(const float* tile, int rows, int vectors, int64_t column
     for (int i = 0; i < rows; i++) {
       for (int j = 0; j < vectors; j++) {
         const int64_t column = j * Vec::kWidth;
-        Vec v = activate<kActivation>(load(tile + (i * vectors + j) * Vec::kWidth));
+        Vec v = activate<kActivation, Storage>(load(tile + (i * vectors + j) * Vec::kWidth));
         Storage* out = y + i * row_stride + column;
         if (columns - column >= Vec::kWidth) {
           if (residual) v = add(v, load(residual + i * row_stride + column));

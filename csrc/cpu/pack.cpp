@@ -12,25 +12,18 @@ bool is_conv(PackedKind kind) { return kind == PackedKind::kMatrix || kind == Pa
 bool has_depthwise(PackedKind kind) { return kind == PackedKind::kDepthwise || kind == PackedKind::kDepthwiseGate; }
 bool has_squeeze(PackedKind kind) { return kind == PackedKind::kSqueezeExcite || kind == PackedKind::kDepthwiseGate; }
 
-// A panel's columns lie together, so the panels' bounds (see matrix.h) decide where a column goes.
-struct PanelOf {
-  int64_t vectors, count;
-  PanelOf(int64_t vectors, int panel_vectors)
-      : vectors(vectors), count(vectors == 4 && panel_vectors == 3 ? 2 : ceil_div(vectors, panel_vectors)) {}
-  int64_t first(int64_t panel) const { return panel * vectors / count; }
-};
-
 void pack_matrix(const PackRequest& r, const KernelTable& kernels, bool pairs, float* words) {
   const int64_t width = kernels.width, taps = r.kernel * r.kernel, depth = r.in_channels * taps;
-  const PanelOf panels(ceil_div(r.out_channels, width), kernels.panel);
+  // A panel's columns lie together, so the panels' bounds (PanelSplit in matrix.h) decide where a column goes.
+  const int64_t vectors = ceil_div(r.out_channels, width), panels = ceil_div(vectors, kernels.panel);
   // k runs over kernel rows, kernel columns, input channels: the order of an interleaved image row.
   auto value = [&](int64_t out, int64_t k) {
     if (out >= r.out_channels) return 0.0f;
     const int64_t tap = k / r.in_channels, in = k % r.in_channels;
     return r.weight.at((out * r.in_channels + in) * taps + tap);
   };
-  for (int64_t panel = 0; panel < panels.count; panel++) {
-    const int64_t first = panels.first(panel) * width, columns = panels.first(panel + 1) * width - first;
+  for (int64_t panel = 0; panel < panels; panel++) {
+    const int64_t first = panel * vectors / panels * width, columns = (panel + 1) * vectors / panels * width - first;
     for (int64_t k = 0; k < depth; k += pairs ? 2 : 1) {
       for (int64_t column = 0; column < columns; column++, words++) {
         if (pairs) {

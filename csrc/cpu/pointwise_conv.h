@@ -36,7 +36,8 @@ static void pointwise_conv_as(const PointwiseConvArgs& a, const Parallel& parall
       for (int64_t p = group * panels.count / groups; p < (group + 1) * panels.count / groups; p++) {
         const int vectors = panels.width_of(p);
         const int64_t column = panels.first_vector(p) * Vec::kWidth;
-        multiply_for<Element>(height, vectors)(operand, panels.weights_of(p), panels.bias + column, tile);
+        multiply_for<Element>(height, vectors)(operand, panels.weights_of(p), panels.bias + column, tile,
+                                               vectors * Vec::kWidth);
         const int64_t at = first * columns + column;
         finish_tile(tile, height, vectors, columns - column, a.activation, y + at, residual ? residual + at : nullptr,
                     columns);

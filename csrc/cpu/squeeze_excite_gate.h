@@ -33,7 +33,7 @@ static void squeeze_excite_gate(const SqueezeExciteArgs& a, const Parallel& para
       with_activation(a.activation, [&]<Activation kActivation>() {
         for (int64_t s = 0; s < squeeze; s += Vec::kWidth) {
           const int lanes = static_cast<int>(std::min<int64_t>(Vec::kWidth, squeeze - s));
-          store_n(squeezed + s, activate<kActivation>(load_n(squeezed + s, lanes)), lanes);
+          store_n(squeezed + s, activate<kActivation, float>(load_n(squeezed + s, lanes)), lanes);
         }
       });
       for (int64_t c = 0; c < channels; c += Vec::kWidth) {

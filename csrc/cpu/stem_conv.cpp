@@ -12,21 +12,6 @@ Tensor pack_stem_conv(Tensor weight, OptionalTensor bias, std::string activation
   return pack_tensor(matrix_request(weight, bias, isa, PackedKind::kConv, holders), weight);
 }
 
-// Pixel p becomes p * scale + shift = (p / range - mean) / std, range 255 for bytes and 1 for floats.
-std::vector<float> normalisation(const OptionalTensor& mean, const OptionalTensor& std, int64_t channels, float range,
-                                 std::vector<float>& shift) {
-  std::vector<float> scale(channels);
-  shift.resize(channels);
-  const float* means = mean ? static_cast<const float*>(mean->data_ptr()) : nullptr;
-  const float* stds = std ? static_cast<const float*>(std->data_ptr()) : nullptr;
-  for (int64_t c = 0; c < channels; c++) {
-    const float deviation = stds ? stds[c] : 1.0f;
-    scale[c] = 1.0f / (range * deviation);
-    shift[c] = means ? -means[c] / deviation : 0.0f;
-  }
-  return scale;
-}
-
 void packed_into(Tensor y, Tensor image, Tensor packed, int64_t out_channels, int64_t kernel, int64_t stride,
                  Padding padding, std::string activation, OptionalTensor mean, OptionalTensor std, ScalarType) {
   STD_TORCH_CHECK(image.dim() == 4 && image.is_cpu(), "image is not a CPU tensor of 4 dimensions");
@@ -38,13 +23,19 @@ void packed_into(Tensor y, Tensor image, Tensor packed, int64_t out_channels, in
   check_image(y, "y", {s.n, out_channels, g.out_h(), g.out_w()}, dtype);
   if (mean) check_floats(*mean, "mean", {s.c});
   if (std) check_floats(*std, "std", {s.c});
+  // Pixel p becomes (p * unit - mean) / std. The mean is subtracted before the scaling: where a pixel and the mean
+  // nearly cancel, p * scale + shift would lose what is left.
   const bool bytes = image_dtype == DType::kUInt8;
-  std::vector<float> scale, shift;
-  if (bytes || mean || std) scale = normalisation(mean, std, s.c, bytes ? 255.0f : 1.0f, shift);
-  kernels_for(header).conv({g, image_dtype, dtype, image.data_ptr(), image.stride(0), image.stride(1), image.stride(2),
-                            image.stride(3), scale.empty() ? nullptr : scale.data(), shift.data(), header, nullptr,
-                            y.data_ptr(), parse_activation(activation)},
-                           pytorch_threads());
+  std::vector<float> means(s.c, 0.0f), inverse_stds(s.c, 1.0f);
+  for (int64_t c = 0; c < s.c; c++) {
+    if (mean) means[c] = static_cast<const float*>(mean->data_ptr())[c];
+    if (std) inverse_stds[c] = 1.0f / static_cast<const float*>(std->data_ptr())[c];
+  }
+  kernels_for(header).conv(
+      {g, image_dtype, dtype, image.data_ptr(), image.stride(0), image.stride(1), image.stride(2), image.stride(3),
+       bytes ? 1.0f / 255.0f : 1.0f, bytes || mean || std ? means.data() : nullptr, inverse_stds.data(), header,
+       nullptr, y.data_ptr(), parse_activation(activation)},
+      pytorch_threads());
 }
 
 void into(Tensor y, Tensor image, Tensor weight, OptionalTensor bias, int64_t stride, Padding padding,

@@ -96,7 +96,10 @@ class InferenceEngine:
         self._classes = network.num_classes
         self._normalisation = resolve_normalisation(input, mean, std, model, network.in_channels, device)
 
-        layers = network_layers(network, size)
+        # A composition writes the expanded tensor all the same, so only a kernel is worth it.
+        chosen = backend_choice.resolve("expand_depthwise", backend, device_type=device.type, dtype=dtype)
+        fuse_expansion = chosen is Backend.CPU and backend_choice.has_kernel("expand_depthwise_into", chosen)
+        layers = network_layers(network, size, fuse_expansion=fuse_expansion)
         self._backends = _resolve_backends(layers, backend, dtype, device)
         limits = CpuLimits.detect()
         self._plan = plan_network(
@@ -108,7 +111,7 @@ class InferenceEngine:
             # The rule is about the caches of a CPU; elsewhere a whole batch fills the device better.
             budget_bytes=limits.budget_bytes if device.type == "cpu" else None,
         )
-        self._weights = pack_network(network, self._backends, dtype, device)
+        self._weights = pack_network(network, self._backends, dtype, device, fuse_expansion=fuse_expansion)
         self._arena = allocate_arena(self._plan, device)
         self._programs: OrderedDict[int, Program] = OrderedDict()
         self._lock = threading.Lock()

@@ -1,17 +1,23 @@
 """A folded network as a list of fused operators with shapes: what the planner plans, free of tensors.
 
-An MBConv block is three operators: the expansion; the depthwise convolution, which also pools and runs both
-layers of the squeeze-excite (`depthwise_conv_gate`; `depthwise_conv` without one); the projection, which
-applies the gate to its operand and adds the residual.
+An MBConv block is three operators, in one of two plans:
+
+- three kernels: the expansion; the depthwise convolution, which also pools and runs both layers of the
+  squeeze-excite (`depthwise_conv_gate`; `depthwise_conv` without one); the projection, which applies the gate
+  to its operand and adds the residual;
+- expansion fused: `expand_depthwise_pool`, in which the expanded tensor never reaches memory;
+  `squeeze_excite_gate`; the projection as before.
+
+A block without an expansion is the same in both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from effnet_fast.inference.folding import FoldedBlock, FoldedConv, FoldedNetwork
-from effnet_fast.ops.geometry import conv_output_size
+from effnet_fast.ops.geometry import conv_output_size, pool_tiles
 
 __all__ = ["IMAGE", "Layer", "Shape", "Value", "block_operators", "network_layers"]
 
@@ -44,9 +50,12 @@ class Layer:
         operator: as in `effnet_fast.ops`.
         x, y: the map read (`IMAGE` for the stem) and the map written.
         gates: the [C, 1, 1] value that `depthwise_conv_gate` writes besides y.
+        sums: the [C, tiles, 1] value that `expand_depthwise_pool` writes besides y.
         gate, residual: further values that a projection reads.
         kernel, stride, padding, activation: of the convolution.
+        expand_activation: of the expansion inside `expand_depthwise` and `expand_depthwise_pool`.
         squeeze, se_activation, gate_function: of the squeeze-excite inside `depthwise_conv_gate`.
+        count: pixels that `squeeze_excite_gate` averages over.
     """
 
     name: str
@@ -59,11 +68,14 @@ class Layer:
     stride: int = 1
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     gates: Value | None = None
+    sums: Value | None = None
     gate: Value | None = None
     residual: Value | None = None
+    expand_activation: str = "identity"
     squeeze: int = 0
     se_activation: str = "identity"
     gate_function: str = "sigmoid"
+    count: int = 0
 
     @property
     def reads(self) -> tuple[Value, ...]:
@@ -73,16 +85,22 @@ class Layer:
 
     @property
     def writes(self) -> tuple[Value, ...]:
-        return tuple(v for v in (self.y, self.gates) if v is not None)
+        return tuple(v for v in (self.y, self.gates, self.sums) if v is not None)
 
 
-def network_layers(network: FoldedNetwork, image_size: tuple[int, int]) -> tuple[Layer, ...]:
-    """The operators of `network` for images of (height, width), in order of execution."""
+def network_layers(
+    network: FoldedNetwork, image_size: tuple[int, int], *, fuse_expansion: bool = False
+) -> tuple[Layer, ...]:
+    """The operators of `network` for images of (height, width), in order of execution.
+
+    `fuse_expansion` chooses the second plan above; it pays where the backend has a kernel for it.
+    """
     image = Value(IMAGE, (network.in_channels, *image_size))
     stem = _conv_layer("stem", "stem_conv", network.stem, image)
     layers = [stem]
     for block in network.blocks:
-        layers += _block_layers(block, layers[-1].y)
+        fused = fuse_expansion and block.expand is not None
+        layers += (_fused_block_layers if fused else _block_layers)(block, layers[-1].y)
     head = Layer(
         name=network.head.name,
         block="head",
@@ -134,6 +152,32 @@ def _conv_layer(block: str, operator: str, conv: FoldedConv, x: Value, **more) -
         padding=padding,
         **more,
     )
+
+
+def _fused_block_layers(block: FoldedBlock, x: Value) -> Iterator[Layer]:
+    se, gate = block.squeeze_excite, None
+    operator = "expand_depthwise" if se is None else "expand_depthwise_pool"
+    fused = _conv_layer(block.name, operator, block.depthwise, x, expand_activation=block.expand.activation)
+    if se is not None:
+        channels, height, width = fused.y.shape
+        sums = Value(f"{block.name}.sums", (channels, pool_tiles(height, width), 1), single=True)
+        fused = replace(fused, sums=sums)
+        gate = Value(f"{block.name}.gates", (channels, 1, 1), single=True)
+    yield fused
+    if gate is not None:
+        yield Layer(
+            name=f"{block.name}.squeeze_excite",
+            block=block.name,
+            operator="squeeze_excite_gate",
+            x=sums,
+            y=gate,
+            activation=se.activation,
+            squeeze=se.squeeze,
+            gate_function=se.gate,
+            count=height * width,
+        )
+    residual = x if block.residual else None
+    yield _conv_layer(block.name, "pointwise_conv", block.project, fused.y, gate=gate, residual=residual)
 
 
 def _block_layers(block: FoldedBlock, x: Value) -> Iterator[Layer]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from effnet_fast import ops
 from effnet_fast.backends import Backend
 from effnet_fast.inference.folding import FoldedBlock, FoldedConv, FoldedNetwork
+from effnet_fast.ops.schemas import operator
 
 __all__ = ["LayerWeights", "layer_weights", "pack_network"]
 
@@ -26,20 +27,25 @@ class LayerWeights:
     operator: str
     weights: tuple[Tensor, ...]
     activation: str
+    expand_activation: str | None = None
     single: bool = False
 
     def rounded(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
-        """The weights on `device`: the convolution's in `dtype`, biases and squeeze-excite in float32."""
-        weight, *rest = self.weights
-        weight = weight.to(device=device, dtype=torch.float32 if self.single else dtype)
-        return (weight, *(tensor.to(device) for tensor in rest))
+        """The weights on `device`: convolutions' in `dtype`, biases and squeeze-excite in float32."""
+        row = operator(self.operator)
+        storage = torch.float32 if self.single else dtype
+        return tuple(
+            tensor.to(device=device, dtype=storage if row.tensors[name].kind == "storage" else torch.float32)
+            for name, tensor in zip(row.weights, self.weights, strict=True)
+        )
 
 
-def layer_weights(network: FoldedNetwork) -> Iterator[LayerWeights]:
-    """The weights of every layer of `network`, by the names that `network_layers` gives the layers."""
+def layer_weights(network: FoldedNetwork, *, fuse_expansion: bool = False) -> Iterator[LayerWeights]:
+    """The weights of every layer that `network_layers` makes with this `fuse_expansion`, by layer names."""
     yield _conv("stem_conv", network.stem)
     for block in network.blocks:
-        yield from _block(block)
+        fused = fuse_expansion and block.expand is not None
+        yield from (_fused_block if fused else _block)(block)
     yield _conv("head_pool", network.head)
     classifier = network.classifier
     weight = classifier.weight[:, :, None, None]
@@ -52,6 +58,8 @@ def pack_network(
     dtype: torch.dtype,
     device: torch.device,
     isa: str = "auto",
+    *,
+    fuse_expansion: bool = False,
 ) -> dict[str, Tensor]:
     """{layer name: packed weights} for storage `dtype` on `device`.
 
@@ -61,21 +69,34 @@ def pack_network(
         dtype: float32, float16 or bfloat16: convolution weights are rounded to it, once, from float32.
         device: where the engine runs.
         isa: for the CPU backend, the instruction set to pack for.
+        fuse_expansion: as in `network_layers`.
     """
     return {
         layer.name: ops.pack(
             layer.operator,
             *layer.rounded(dtype, device),
             activation=layer.activation,
+            expand_activation=layer.expand_activation,
             backend=backends[layer.operator],
             isa=isa if backends[layer.operator] is Backend.CPU else "auto",
         )
-        for layer in layer_weights(network)
+        for layer in layer_weights(network, fuse_expansion=fuse_expansion)
     }
 
 
 def _conv(operator: str, conv: FoldedConv) -> LayerWeights:
     return LayerWeights(conv.name, operator, (conv.weight, conv.bias), conv.activation)
+
+
+def _fused_block(block: FoldedBlock) -> Iterator[LayerWeights]:
+    expand, depthwise, se = block.expand, block.depthwise, block.squeeze_excite
+    name = "expand_depthwise" if se is None else "expand_depthwise_pool"
+    weights = (expand.weight, expand.bias, depthwise.weight, depthwise.bias)
+    yield LayerWeights(depthwise.name, name, weights, depthwise.activation, expand.activation)
+    if se is not None:
+        layer = f"{block.name}.squeeze_excite"
+        yield LayerWeights(layer, "squeeze_excite_gate", (se.w1, se.b1, se.w2, se.b2), se.activation)
+    yield _conv("pointwise_conv", block.project)
 
 
 def _block(block: FoldedBlock) -> Iterator[LayerWeights]:

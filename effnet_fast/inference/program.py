@@ -119,6 +119,23 @@ class _Binder:
         gates = self.view(layer.gates, begin, end).flatten(1)
         return y, gates, *rest, layer.squeeze, layer.se_activation, layer.gate_function
 
+    def expand_depthwise(self, layer: Layer, packed: Tensor, begin: int, end: int) -> tuple:
+        x, y = self.view(layer.x, begin, end), self.view(layer.y, begin, end)
+        convolution = layer.kernel, layer.stride, layer.padding, layer.activation
+        return y, x, packed, layer.y.shape[0], layer.expand_activation, *convolution
+
+    def expand_depthwise_pool(self, layer: Layer, packed: Tensor, begin: int, end: int) -> tuple:
+        y, *rest = self.expand_depthwise(layer, packed, begin, end)
+        return y, self.tiles(layer.sums, begin, end), *rest
+
+    def squeeze_excite_gate(self, layer: Layer, packed: Tensor, begin: int, end: int) -> tuple:
+        sums, gates = self.tiles(layer.x, begin, end), self.view(layer.y, begin, end).flatten(1)
+        return gates, sums, layer.count, packed, layer.squeeze, layer.activation, layer.gate_function
+
+    def tiles(self, sums: Value, begin: int, end: int) -> Tensor:
+        """[end - begin, tiles, C]: the partial sums, whose value is [C, tiles, 1]."""
+        return self.view(sums, begin, end).permute(0, 2, 3, 1).flatten(1, 2)
+
     def pointwise_conv(self, layer: Layer, packed: Tensor, begin: int, end: int) -> tuple:
         x, y = self.view(layer.x, begin, end), self.view(layer.y, begin, end)
         gate, residual = self.view(layer.gate, begin, end), self.view(layer.residual, begin, end)
@@ -135,6 +152,9 @@ _ARGUMENTS: dict[str, Callable[[_Binder, Layer, Tensor, int, int], tuple]] = {
     "stem_conv": _Binder.stem_conv,
     "depthwise_conv": _Binder.depthwise_conv,
     "depthwise_conv_gate": _Binder.depthwise_conv_gate,
+    "expand_depthwise": _Binder.expand_depthwise,
+    "expand_depthwise_pool": _Binder.expand_depthwise_pool,
+    "squeeze_excite_gate": _Binder.squeeze_excite_gate,
     "pointwise_conv": _Binder.pointwise_conv,
     "head_pool": _Binder.head_pool,
 }

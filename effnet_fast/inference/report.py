@@ -103,7 +103,11 @@ def _shape(shape: tuple[int, int, int]) -> str:
 
 def _convolution(layer: Layer) -> str:
     """Kernel, stride, padding where it is not symmetric, activation, and what is fused."""
+    if layer.operator == "squeeze_excite_gate":
+        return f"se {layer.squeeze} {layer.gate_function}"
     parts = [f"{layer.kernel}x{layer.kernel}"]
+    if layer.operator.startswith("expand_depthwise"):
+        parts.insert(0, f"1x1 {layer.expand_activation},")
     if layer.stride != 1:
         parts.append(f"/{layer.stride}")
     if len(set(layer.padding)) > 1:

@@ -101,8 +101,8 @@ def _read_torch(path: Path, head: bytes) -> object:
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         if refused:
             raise WeightsError(
-                f"weights file {path} is refused: it would run or build {refused.group(1)} while loading, and "
-                "only tensors are accepted; if you trust it, open it yourself and save model.state_dict() alone"
+                f"weights file {path} is refused: it would run or build {refused.group(1)} while loading, "
+                "and only tensors are accepted; if you trust it, load it yourself and save its state dict"
             ) from error
         if "TorchScript" in str(error):
             raise WeightsError(

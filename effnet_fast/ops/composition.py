@@ -159,8 +159,7 @@ Pack = Callable[..., Tensor]
 def pack_parts(
     op: str, weights: Sequence[Tensor | None], activation: str, expand_activation: str, pack: Pack
 ):
-    """Pack the parts of composed operator `op` with ``pack(part, *weights, activation=...)`` into one
-    tensor."""
+    """One tensor with the parts of composed operator `op`, each packed by `pack(part, *weights)`."""
     parts: list[Tensor | None]
     if op == "depthwise_conv_gate":
         parts = [

@@ -21,8 +21,7 @@ def dense_conv(
     backend: str | Backend = "auto",
     out: Tensor | None = None,
 ) -> Tensor:
-    """``y[n] = activation(x[n] * weight + bias) + residual[n]``, where ``*`` is a strided, padded
-    correlation.
+    """``y[n] = activation(x[n] * weight + bias) + residual[n]``, with ``*`` a strided, padded correlation.
 
     The fused expansion of EfficientNetV2 (arXiv:2104.00298, section 3.2) and of the EdgeTPU models. In plain
     PyTorch::

@@ -20,8 +20,7 @@ def depthwise_conv(
     backend: str | Backend = "auto",
     out: Tensor | None = None,
 ) -> Tensor:
-    """``y[n, c] = activation(x[n, c] * weight[c, 0] + bias[c])``, where ``*`` is a strided, padded
-    correlation.
+    """``y[n, c] = activation(x[n, c] * weight[c, 0] + bias[c])``, with ``*`` a strided, padded correlation.
 
     The middle of a mobile inverted bottleneck (EfficientNet, arXiv:1905.11946, section 4; MobileNetV2,
     arXiv:1801.04381, section 3.1) with the batch norm folded into weight and bias. In plain PyTorch::

@@ -26,8 +26,7 @@ def depthwise_conv_gate(
     backend: str | Backend = "auto",
     out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """:func:`depthwise_conv_pool` followed by :func:`squeeze_excite_gate`: the map, and the factor of each
-    channel.
+    """:func:`depthwise_conv_pool` followed by :func:`squeeze_excite_gate`.
 
     The middle of an MBConv block; the multiplication by the gate is left to :func:`pointwise_conv`, which
     reads the map next. Squeeze-and-excitation: arXiv:1709.01507, section 3. In plain PyTorch::

@@ -31,11 +31,10 @@ def mbconv(
     backend: str | Backend = "auto",
     out: Tensor | None = None,
 ) -> Tensor:
-    """Expansion, depthwise convolution, squeeze-excite, projection and skip of one MBConv block, batch norms
-    folded.
+    """Expansion, depthwise convolution, squeeze-excite, projection and skip of one block.
 
-    EfficientNet's building block (arXiv:1905.11946, section 4; MobileNetV2, arXiv:1801.04381, section 3.3;
-    MnasNet, arXiv:1807.11626, figure 7). In plain PyTorch::
+    Batch norms are folded into the weights. EfficientNet's building block (arXiv:1905.11946, section 4;
+    MobileNetV2, arXiv:1801.04381, section 3.3; MnasNet, arXiv:1807.11626, figure 7). In plain PyTorch::
 
         y = pointwise_conv(x, w_expand, b_expand, activation)               # where w_expand is given
         y, gates = depthwise_conv_gate(y, w_dw, b_dw, stride, padding, activation, w1=w1, b1=b1, w2=w2, b2=b2,

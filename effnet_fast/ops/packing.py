@@ -36,8 +36,7 @@ def pack(
 
     Returns:
         A one-dimensional uint8 tensor on the weights' device. It is specific to backend, instruction set and
-        storage
-        dtype, so it belongs in no state_dict: store the weights, and pack after loading.
+        storage dtype, so it belongs in no state_dict: store the weights, and pack after loading.
 
     Raises:
         ValueError, TypeError: as the operator itself would for these weights. RuntimeError: `backend` cannot

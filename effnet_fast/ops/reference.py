@@ -21,8 +21,7 @@ from .geometry import POOL_TILE, single_dtype
 
 
 def _outside_autocast(function: Callable) -> Callable:
-    """Run `function` with autocast off: it chooses every dtype itself, and a float32 product must stay
-    one."""
+    """`function` with autocast off: it chooses every dtype itself."""
 
     @functools.wraps(function)
     def wrapper(first: Tensor, *args, **kwargs):
@@ -86,8 +85,7 @@ def _pointwise(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def tile_sums(activated: Tensor) -> Tensor:
-    """Sums over 16 x 16 tiles of a [N, C, H, W] map, as [N, tiles, C]; tile (ty, tx) has index ty * TX +
-    tx."""
+    """Sums over 16 x 16 tiles of a [N, C, H, W] map: [N, tiles, C], tile (ty, tx) at ty * TX + tx."""
     n, c, h, w = activated.shape
     rows, columns = -(-h // POOL_TILE), -(-w // POOL_TILE)
     padded = F.pad(activated, (0, columns * POOL_TILE - w, 0, rows * POOL_TILE - h))

@@ -2,11 +2,9 @@
 
 - ``<op>`` and ``<op>_packed``: check, allocate by the shared geometry, call the ``_into`` form.
 - ``<op>_into`` and ``<op>_packed_into``: the floor under every backend, used where a loaded library has no
-kernel
-  for the tensors' device: the composition of other operators where there is one, else the reference.
+  kernel for the tensors' device: the composition of other operators where there is one, else the reference.
 - a guard on the Autograd key of each: these operators have no backward, so an input that requires grad is
-refused
-  instead of being dropped from the graph silently.
+  refused instead of being dropped from the graph silently.
 """
 
 from __future__ import annotations

@@ -8,8 +8,7 @@ kind of every tensor. From it come, by code:
   shapes (:mod:`.geometry`) and autograd guards (:mod:`.registration`).
 
 A new operator is one row here, one function in :mod:`.reference`, and one kernel file a backend. Schemas
-exist even
-when nothing is compiled: C++ only implements them.
+exist even when nothing is compiled: C++ only implements them.
 
 Shapes are written in letters that are bound by the tensors of one call::
 
@@ -66,8 +65,7 @@ def _single(shape: str) -> TensorSpec:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One argument of a schema: ``Tensor? gate=None`` is type ``Tensor?``, name ``gate``, default
-    ``None``."""
+    """One argument: ``Tensor? gate=None`` is type ``Tensor?``, name ``gate``, default ``None``."""
 
     type: str
     name: str
@@ -118,8 +116,7 @@ class Operator:
 
     @cached_property
     def packed_parameters(self) -> tuple[Parameter, ...]:
-        """The parameters with every run of weights replaced by ``packed`` (once) and the geometry of that
-        run."""
+        """The parameters, each run of weights replaced by ``packed`` (once) and the run's geometry."""
         result: list[Parameter] = []
         told: set[str] = set()
         run_letters: set[str] = set()
@@ -354,8 +351,7 @@ def operator(name: str) -> Operator:
 
 
 def with_defaults(row: Operator, variant: str, args: Sequence[Any]) -> list[Any]:
-    """`args` completed to every parameter: the dispatcher leaves out trailing ones that equal their
-    default."""
+    """Completed `args`: the dispatcher leaves out trailing ones that equal their default, None."""
     missing = len(row.parameters_of(variant)) - len(args)
     return [*args, *[None] * missing]
 

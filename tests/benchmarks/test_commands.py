@@ -148,13 +148,13 @@ def test_by_default_the_compiled_peer_has_one_variant():
 
 def test_the_readme_table_comes_from_the_file(finished, tmp_path):
     target = tmp_path / "README.md"
-    target.write_text(f"# Title\n\n{readme.BEGIN}\nold\n{readme.END}\n\nend\n")
+    target.write_text(f"# Title\n\n{readme.BEGIN}\noutdated\n{readme.END}\n\nend\n")
     assert invoke("readme", finished, "--readme", target, "--check").exit_code == 1
     assert invoke("readme", finished, "--readme", target).exit_code == 0
     text = target.read_text()
     assert text.startswith("# Title\n")
     assert text.endswith("\nend\n")
-    assert "old" not in text
+    assert "outdated" not in text
     assert "| B0 @32 | 1 | float32 | 2.5 | 5.0 | 10.0 | **20.0** | 4.00x | 2.00x | 1.00x |" in text
     assert "8*" in text
     assert describe()["cpu"] in text

@@ -1,4 +1,6 @@
 import copy
+import os
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -29,7 +31,7 @@ def oracle(b0, images):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", ["eager-nchw", "eager-nhwc", "eager-folded", "engine"])
+@pytest.mark.parametrize("name", ["eager-nchw", "eager-nhwc", "eager-tuned", "engine"])
 def test_every_peer_passes_the_gate(b0, images, oracle, name, dtype):
     case = Case("efficientnet_b0", SIZE, 6, dtype, 0.0)
     prepared = PEERS[name].prepare(copy.deepcopy(b0), images[rows_of_batch(6)], case.torch_dtype)
@@ -125,8 +127,13 @@ def test_a_worker_process_prepares_times_and_releases(files, oracle):
             process.sample(0.01)
         with pytest.raises(PeerError, match="FileNotFoundError"):
             process.prepare(case, weights, folder / "none.pt", memory=False)
-        process._process.kill()
-        with pytest.raises(PeerError, match=r"its process ended \(SIGKILL\)"):
+        process.release()
+
+        process.prepare(case, weights, images, memory=False)
+        worker = process._process.pid
+        (case_process,) = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()
+        os.kill(int(case_process), signal.SIGSEGV)
+        with pytest.raises(PeerError, match=r"its process ended \(status 1\): .*SIGSEGV"):
             process.sample(0.01)
     finally:
         process.close()

@@ -151,7 +151,8 @@ void test_depthwise(Isa isa, DType dtype, Activation activation, const ConvGeome
   Array x(dtype, g.n * g.h * g.w * g.c), w(dtype, g.c * taps), b(DType::kFloat32, g.c), y(dtype, g.n * oh * ow * g.c);
   Array sums(DType::kFloat32, g.n * g.pool_tiles() * g.c), total(DType::kFloat32, g.n * g.c);
   x.random(), w.random(0.5f), b.random();
-  const Block block = packed({PackedKind::kDepthwise, isa, g.c, g.c, g.kernel, 0, weights(w), weights(b), {}, {}, {}, {}});
+  const Block block =
+      packed({PackedKind::kDepthwise, isa, g.c, g.c, g.kernel, 0, weights(w), weights(b), {}, {}, {}, {}});
   std::vector<double> wanted(g.n * oh * ow * g.c), wanted_total(g.n * g.c);
   for (int64_t i = 0; i < g.n * oh * ow * g.c; i++) {
     const int64_t c = i % g.c, ox = i / g.c % ow, oy = i / g.c / ow % oh, n = i / g.c / ow / oh;
@@ -176,13 +177,47 @@ void test_depthwise(Isa isa, DType dtype, Activation activation, const ConvGeome
   expect("depthwise_conv sums " + id, wanted_total, total);
 }
 
-void test_conv(Isa isa, DType image, DType dtype, Activation activation, const ConvGeometry& g, int64_t out, bool planar,
-               const Parallel& parallel, const std::string& id) {
+void test_expand_depthwise(Isa isa, DType dtype, Activation activation, const ConvGeometry& g, int64_t in,
+                           const Parallel& parallel, const std::string& id) {
   const int64_t oh = g.out_h(), ow = g.out_w(), taps = g.kernel * g.kernel;
-  Array x(image, g.n * g.c * g.h * g.w), w(dtype, out * g.c * taps), b(DType::kFloat32, out), r(dtype, g.n * oh * ow * out);
+  Array x(dtype, g.n * g.h * g.w * in), we(dtype, g.c * in), be(DType::kFloat32, g.c), w(dtype, g.c * taps);
+  Array b(DType::kFloat32, g.c), y(dtype, g.n * oh * ow * g.c), sums(DType::kFloat32, g.n * g.pool_tiles() * g.c);
+  x.random(), we.random(0.5f), be.random(), w.random(0.5f), b.random();
+  const Block expand = packed({PackedKind::kMatrix, isa, in, g.c, 1, 0, weights(we), weights(be), {}, {}, {}, {}});
+  const Block depthwise =
+      packed({PackedKind::kDepthwise, isa, g.c, g.c, g.kernel, 0, weights(w), weights(b), {}, {}, {}, {}});
+  std::vector<double> expanded(g.n * g.h * g.w * g.c), wanted(g.n * oh * ow * g.c);
+  for (int64_t i = 0; i < g.n * g.h * g.w * g.c; i++) {
+    double sum = be.values[i % g.c];
+    for (int64_t k = 0; k < in; k++) sum += x.values[i / g.c * in + k] * we.values[i % g.c * in + k];
+    expanded[i] = activate(activation, sum);
+  }
+  for (int64_t i = 0; i < g.n * oh * ow * g.c; i++) {
+    const int64_t c = i % g.c, ox = i / g.c % ow, oy = i / g.c / ow % oh, n = i / g.c / ow / oh;
+    double sum = b.values[c];
+    for (int64_t tap = 0; tap < taps; tap++) {
+      const int64_t iy = oy * g.stride - g.top + tap / g.kernel, ix = ox * g.stride - g.left + tap % g.kernel;
+      if (iy < 0 || iy >= g.h || ix < 0 || ix >= g.w) continue;
+      sum += expanded[((n * g.h + iy) * g.w + ix) * g.c + c] * w.values[c * taps + tap];
+    }
+    wanted[i] = activate(activation, sum);
+  }
+  kernels_of(isa).expand_depthwise({{g, dtype, nullptr, depthwise.header(), y.data(), sums.floats(), activation},
+                                    x.data(),
+                                    expand.header(),
+                                    activation},
+                                   parallel);
+  expect("expand_depthwise " + id, wanted, y);
+}
+
+void test_conv(Isa isa, DType image, DType dtype, Activation activation, const ConvGeometry& g, int64_t out,
+               bool planar, const Parallel& parallel, const std::string& id) {
+  const int64_t oh = g.out_h(), ow = g.out_w(), taps = g.kernel * g.kernel;
+  Array x(image, g.n * g.c * g.h * g.w), w(dtype, out * g.c * taps), b(DType::kFloat32, out),
+      r(dtype, g.n * oh * ow * out);
   Array y(dtype, g.n * oh * ow * out);
   x.random(), w.random(0.3f), b.random(), r.random();
-  const std::vector<float> scale(g.c, 1.0f / 64), shift(g.c, -1.5f);
+  const std::vector<float> mean(g.c, 1.5f), inverse_std(g.c, 0.75f);
   const bool normalised = image == DType::kUInt8;
   const int64_t sn = g.c * g.h * g.w, sc = planar ? g.h * g.w : 1, sh = planar ? g.w : g.w * g.c, sw = planar ? 1 : g.c;
   const Block block = packed({PackedKind::kConv, isa, g.c, out, g.kernel, 0, weights(w), weights(b), {}, {}, {}, {}});
@@ -195,25 +230,36 @@ void test_conv(Isa isa, DType image, DType dtype, Activation activation, const C
         const int64_t iy = oy * g.stride - g.top + tap / g.kernel, ix = ox * g.stride - g.left + tap % g.kernel;
         if (iy < 0 || iy >= g.h || ix < 0 || ix >= g.w) continue;
         const double pixel = x.values[n * sn + c * sc + iy * sh + ix * sw];
-        sum += (normalised ? pixel * scale[c] + shift[c] : pixel) * w.values[(o * g.c + c) * taps + tap];
+        sum += (normalised ? (pixel / 64 - mean[c]) * inverse_std[c] : pixel) * w.values[(o * g.c + c) * taps + tap];
       }
     }
     wanted[i] = activate(activation, sum) + r.values[i];
   }
-  kernels_of(isa).conv({g, image, dtype, x.data(), sn, sc, sh, sw, normalised ? scale.data() : nullptr, shift.data(),
-                        block.header(), r.data(), y.data(), activation},
+  kernels_of(isa).conv({g, image, dtype, x.data(), sn, sc, sh, sw, 1.0f / 64, normalised ? mean.data() : nullptr,
+                        inverse_std.data(), block.header(), r.data(), y.data(), activation},
                        parallel);
   expect("conv " + id, wanted, y);
 }
 
 void test_squeeze_excite(Isa isa, Gate gate, int64_t n, int64_t tiles, int64_t channels, int64_t squeeze,
                          const std::string& id) {
-  Array sums(DType::kFloat32, n * tiles * channels), w1(DType::kFloat32, squeeze * channels), b1(DType::kFloat32, squeeze);
+  Array sums(DType::kFloat32, n * tiles * channels), w1(DType::kFloat32, squeeze * channels),
+      b1(DType::kFloat32, squeeze);
   Array w2(DType::kFloat32, channels * squeeze), b2(DType::kFloat32, channels), gates(DType::kFloat32, n * channels);
   sums.random(20.0f), w1.random(0.3f), b1.random(), w2.random(0.3f), b2.random();
   const int64_t count = 50;
-  const Block block = packed({PackedKind::kSqueezeExcite, isa, channels, channels, 1, squeeze, {}, {}, weights(w1),
-                              weights(b1), weights(w2), weights(b2)});
+  const Block block = packed({PackedKind::kSqueezeExcite,
+                              isa,
+                              channels,
+                              channels,
+                              1,
+                              squeeze,
+                              {},
+                              {},
+                              weights(w1),
+                              weights(b1),
+                              weights(w2),
+                              weights(b2)});
   std::vector<double> wanted(n * channels);
   for (int64_t i = 0; i < n; i++) {
     std::vector<double> hidden(squeeze);
@@ -250,8 +296,9 @@ void test_isa(Isa isa) {
     for (int64_t in : {1, 8, 24, 27}) {
       for (int64_t out : {1, 16, 24, 49, 64, 136}) {
         const int64_t pixels = 1 + (turn * 5) % 53;
-        test_pointwise_and_head(isa, dtype, next(), 3, pixels, in, out, turn % 2, turn % 3, parallel(),
-                                kind + " " + std::to_string(pixels) + "x" + std::to_string(in) + "->" + std::to_string(out));
+        test_pointwise_and_head(
+            isa, dtype, next(), 3, pixels, in, out, turn % 2, turn % 3, parallel(),
+            kind + " " + std::to_string(pixels) + "x" + std::to_string(in) + "->" + std::to_string(out));
       }
     }
     for (int64_t kernel : {1, 3, 5, 7, 9}) {
@@ -263,6 +310,7 @@ void test_isa(Isa isa) {
                                  std::to_string(channels) + "x" + std::to_string(h) + "x" + std::to_string(w);
           if (h + g.top + g.bottom < kernel || w + g.left + g.right < kernel) continue;
           test_depthwise(isa, dtype, next(), g, parallel(), id);
+          test_expand_depthwise(isa, dtype, next(), g, 1 + turn % 17, parallel(), id);
           if (channels < 27 && kernel < 7) {
             const DType image = turn % 2 ? DType::kUInt8 : dtype;
             test_conv(isa, image, dtype, next(), g, 1 + (turn * 13) % 50, turn % 3, parallel(), id);

@@ -19,8 +19,8 @@ TORCH_FREE = [
     ROOT / "tests" / "cpp" / "kernels_test.cpp",
 ]
 # -O1: the kernels' templates take minutes at -O3 with sanitizers, and the accesses are the same.
-FLAGS = ["-std=c++20", "-O1", "-g1", "-Wall", "-Wno-ignored-attributes", "-Wno-psabi", "-Wno-maybe-uninitialized",
-         "-Wno-uninitialized", "-fno-omit-frame-pointer"]  # fmt: skip
+FLAGS = ["-std=c++20", "-O1", "-g1", "-Wall", "-Wno-ignored-attributes", "-Wno-psabi",
+         "-Wno-maybe-uninitialized", "-Wno-uninitialized", "-fno-omit-frame-pointer"]  # fmt: skip
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 
 

@@ -44,6 +44,26 @@ def test_layers_of_b0(b0_layers):
     assert sum(layer.residual is not None for layer in b0_layers) == 9
 
 
+def test_fused_layers_of_b0_never_hold_the_expanded_map():
+    network = fold(create_model("efficientnet_b0").eval())
+    layers = network_layers(network, (224, 224), fuse_expansion=True)
+    operators = [layer.operator for layer in layers]
+    assert operators[:5] == [
+        "stem_conv", "depthwise_conv_gate", "pointwise_conv", "expand_depthwise_pool", "squeeze_excite_gate",
+    ]  # fmt: skip
+    assert operators.count("expand_depthwise_pool") == operators.count("squeeze_excite_gate") == 15
+    assert len({layer.name for layer in layers}) == len(layers)
+    first = layers[3]
+    assert (first.x.shape, first.y.shape, first.sums.shape) == ((16, 112, 112), (96, 56, 56), (96, 16, 1))
+    assert (96, 112, 112) not in {layer.y.shape for layer in layers}
+    assert layers[4].count == 56 * 56
+    plans = [
+        plan_network(network_layers(network, (224, 224), fuse_expansion=fused), batch=1, dtype=torch.float32)
+        for fused in (False, True)
+    ]
+    assert plans[1].peak_bytes < 0.6 * plans[0].peak_bytes
+
+
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "tf_efficientnet_b0"])
 @pytest.mark.parametrize("size", [(64, 64), (63, 65), (37, 96)])
 def test_layers_have_the_models_own_shapes(name, size):

@@ -228,7 +228,7 @@ def test_pickled_modules_and_arguments_are_refused(tmp_path):
     path = tmp_path / "weights.pth"
     torch.save(torch.nn.Linear(2, 2), path)
     with pytest.raises(
-        WeightsError, match=r"refused.*torch\.nn\.modules\.linear\.Linear.*save model\.state_dict"
+        WeightsError, match=r"refused.*torch\.nn\.modules\.linear\.Linear.*save its state dict"
     ):
         read_state_dict(path)
     torch.save({"state_dict": STATE, "args": argparse.Namespace(lr=0.1)}, path)

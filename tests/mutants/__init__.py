@@ -1,1 +1,1 @@
-"""Deliberately wrong kernels: the tests' own test. Each must be rejected by the assertions that the tests use."""
+"""Deliberately wrong kernels: the tests' own test. The tests' assertions must reject each of them."""

@@ -12,7 +12,14 @@ from torch.utils import cpp_extension
 
 ROOT = Path(__file__).parents[2]
 # -O1 compiles in a third of the time; a fault in the source is a fault at every level.
-FLAGS = ["-std=c++20", "-O1", "-fPIC", "-w", "-DTORCH_TARGET_VERSION=0x020b000000000000", "-DTORCH_STABLE_ONLY"]
+FLAGS = [
+    "-std=c++20",
+    "-O1",
+    "-fPIC",
+    "-w",
+    "-DTORCH_TARGET_VERSION=0x020b000000000000",
+    "-DTORCH_STABLE_ONLY",
+]
 JOBS = int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))
 
 
@@ -31,7 +38,9 @@ class Workshop:
         shutil.copytree(ROOT / "csrc", folder / "csrc")
         cpu = folder / "csrc" / "cpu"
         others = [name for name in ("avx512_bf16", "avx512", "avx2", "portable") if name != isa]
-        stand_ins = "".join(f"const KernelTable& {o}_kernels() {{ return {isa}_kernels(); }}\n" for o in others)
+        stand_ins = "".join(
+            f"const KernelTable& {o}_kernels() {{ return {isa}_kernels(); }}\n" for o in others
+        )
         (cpu / "stand_ins.cpp").write_text(
             f'#include "kernels.h"\nnamespace effnet_fast {{\n{stand_ins}}}  // namespace effnet_fast\n'
         )
@@ -40,22 +49,24 @@ class Workshop:
             self.objects = list(pool.map(lambda s: _compile(s, folder / f"{s.stem}.o"), shared))
 
     def package(self, name: str, file: str | None = None, correct: str = "", wrong: str = "") -> Path:
-        """A folder with the package and a library built with the edit; ValueError if `correct` is not there once."""
+        """A folder with the package and a library built with the edit; `correct` must be there once."""
         place = self.folder / name.replace(" ", "_")
         shutil.copytree(self.folder / "csrc", place / "csrc")
         if file is not None:
             path = place / "csrc" / "cpu" / file
             text = path.read_text()
             if text.count(correct) != 1:
-                raise ValueError(f"mutant {name!r}: {file} has {text.count(correct)} places {correct!r}, expected 1")
+                raise ValueError(
+                    f"mutant {name!r}: {file} has {text.count(correct)} places {correct!r}, expected 1"
+                )
             path.write_text(text.replace(correct, wrong))
         kernels = _compile(place / "csrc" / "cpu" / f"isa_{self.isa}.cpp", place / "kernels.o")
         package = place / "effnet_fast"
         shutil.copytree(ROOT / "effnet_fast", package, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
         libraries = [f"-L{path}" for path in cpp_extension.library_paths()]
         subprocess.run(
-            ["g++", "-shared", str(kernels), *map(str, self.objects), *libraries, "-ltorch", "-ltorch_cpu", "-lc10",
-             "-o", str(package / "_C_cpu.abi3.so")],
+            ["g++", "-shared", str(kernels), *map(str, self.objects), *libraries,
+             "-ltorch", "-ltorch_cpu", "-lc10", "-o", str(package / "_C_cpu.abi3.so")],
             check=True,
         )  # fmt: skip
         return place

@@ -32,8 +32,10 @@ MUTANTS = (
     Mutant("last row tile", "pointwise_conv.h", "for (int64_t item = begin; item < end; item++)", "for (int64_t item = begin; item < end - (item + 1 == groups * tiles); item++)"),
     Mutant("sums kept between images", "head_pool.h", "std::fill_n(sums, sum_floats, 0.0f);", "if (item == begin) std::fill_n(sums, sum_floats, 0.0f);"),
     Mutant("mean of a rounded count", "head_pool.h", "1.0f / static_cast<float>(a.pixels)", "1.0f / static_cast<float>(a.pixels + 1)"),
-    Mutant("padding of the stem is raw zero", "conv.h", "std::fill_n(padded, g.left * g.c, 0.0f);", "std::fill_n(padded, g.left * g.c, a.scale ? a.shift[0] : 0.0f);"),
+    Mutant("padding of the stem is raw zero", "conv.h", "std::fill_n(padded, g.left * g.c, 0.0f);", "std::fill_n(padded, g.left * g.c, a.mean ? -a.mean[0] * a.inverse_std[0] : 0.0f);"),
     Mutant("row of the next block", "conv.h", "const int64_t origin = oy * g.stride - g.top;", "const int64_t origin = oy * g.stride - g.top + (oy >= kConvRowBlock && g.stride == 2);"),
+    Mutant("expansion of the padding", "depthwise_conv.h", "std::fill_n(row, g.left * pixel_floats, 0.0f);", "std::fill_n(row, g.left * pixel_floats, load(bias + first_channel).v[0]);"),
+    Mutant("expanded rows of the first image", "expand_depthwise.h", "x + ((n * g.h + iy) * g.w + first) * depth", "x + ((n * 0 + iy) * g.w + first) * depth"),
     Mutant("first tile only", "squeeze_excite_gate.h", "t < a.tiles; t++", "t < std::min<int64_t>(a.tiles, 1); t++"),
     Mutant("odd squeeze channel", "squeeze_excite_gate.h", "if (s < squeeze) even =", "if (s + 1 < squeeze) even ="),
 )  # fmt: skip

@@ -1,7 +1,7 @@
-"""Judges the CPU library that it is run with: exit status 0 when every check passes, 1 with the first failure's name.
+"""Judges the CPU library that it is run with: exit status 0 when all checks pass, 1 with the first failure.
 
-The assertions are those of tests/ops (exact integers, error budgets, sums), on shapes chosen to reach every loop:
-``python -m tests.mutants.oracle FOLDER`` takes the package `effnet_fast` from FOLDER.
+The assertions are those of tests/ops (exact integers, error budgets, sums), on shapes chosen to reach every
+loop: ``python -m tests.mutants.oracle FOLDER`` takes the package `effnet_fast` from FOLDER.
 """
 
 from __future__ import annotations
@@ -10,16 +10,28 @@ import sys
 
 sys.path.insert(0, sys.argv[1])
 
-import torch  # noqa: E402
+import torch
 
-from effnet_fast.testing import Expectation, Target, make_args  # noqa: E402
+from effnet_fast.testing import Expectation, Target, make_args
 
 EXACT = [
-    ("depthwise_conv_pool", dict(c=27, k=3, stride=1, padding=(1, 1, 1, 1), h=18, w=9, n=2, activation="relu")),
-    ("depthwise_conv_pool", dict(c=40, k=5, stride=2, padding=(1, 2, 2, 1), h=17, w=13, n=2, activation="identity")),
+    (
+        "depthwise_conv_pool",
+        dict(c=27, k=3, stride=1, padding=(1, 1, 1, 1), h=18, w=9, n=2, activation="relu"),
+    ),
+    (
+        "depthwise_conv_pool",
+        dict(c=40, k=5, stride=2, padding=(1, 2, 2, 1), h=17, w=13, n=2, activation="identity"),
+    ),
     ("pointwise_conv", dict(c=27, o=137, h=5, w=3, n=3, activation="relu")),
     ("pointwise_conv", dict(c=40, o=24, h=7, w=7, n=2, without=("residual",), activation="identity")),
     ("dense_conv", dict(c=3, o=27, k=3, stride=2, padding=(0, 1, 1, 0), h=33, w=14, activation="relu")),
+    (
+        "expand_depthwise_pool",
+        dict(
+            c=3, m=27, k=3, padding=(1, 1, 1, 1), h=9, w=7, n=2, activation="relu", expand_activation="relu"
+        ),
+    ),
     ("head_pool", dict(c=40, o=137, h=4, w=8, n=3, activation="relu")),
 ]
 BUDGET = [

@@ -1,4 +1,4 @@
-"""Every deliberately wrong CPU kernel is rejected by the assertions of the operator tests, and the right one is not."""
+"""Every deliberately wrong CPU kernel is rejected by the operator tests' assertions; the right one is not."""
 
 from __future__ import annotations
 
