@@ -55,7 +55,7 @@ class StepTime:
 def group_of(layer: Layer) -> str:
     """Which of `GROUPS` a step belongs to.
 
-    Squeeze-excite is computed inside the depthwise step, and its gate applied inside the projection.
+    `depthwise_conv_gate` computes its squeeze-excite itself; the projection applies the gate.
     """
     if layer.operator == "stem_conv":
         return "stem"

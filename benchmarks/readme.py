@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.results import ResultError, Results
-from benchmarks.tables import cases_of, labels_of, memory_ratio, ratio, ratio_text, ratios_of, speed_text
+from benchmarks.tables import (
+    cases_of,
+    labels_of,
+    memory_ratio,
+    model_text,
+    ratio,
+    ratio_text,
+    ratios_of,
+    speed_text,
+)
 
 BEGIN = "<!-- benchmarks: begin (made by `python -m benchmarks readme`) -->"
 END = "<!-- benchmarks: end -->"
@@ -27,7 +36,7 @@ def markdown_table(results: Results) -> str:
         if by_peer.get("engine", {}).get("status") == "ok":
             speeds[list(labels).index("engine")] = f"**{speed_text(by_peer['engine'])}**"
         cells = [
-            f"{first['model'].removeprefix('efficientnet_').upper()} @{first['image_size']}",
+            model_text(first),
             f"{first['batch']}{'*' if first['note'] else ''}",
             first["dtype"],
             *speeds,

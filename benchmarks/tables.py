@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
+from rich import box
 from rich.table import Table
 
 from benchmarks.results import Results
@@ -37,6 +39,11 @@ def labels_of(rows: Iterable[Row]) -> dict[str, str]:
     order = {name: index for index, name in enumerate(PEER_ORDER)}
     return dict(sorted(labels.items(), key=lambda item: (item[0] in engines, order.get(item[0], len(order)))))
 
+
+SHORT_DTYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+
+#: Spread of the rounds above which a figure is shown with it.
+NOISY_SPREAD = 0.1
 
 #: Order of the columns, whatever order the rows were saved in.
 PEER_ORDER = ("eager-nchw", "eager-nhwc", "eager-folded", "eager-tuned", "compiled", "engine")
@@ -89,19 +96,23 @@ def ratio_text(value: float | None) -> str:
 
 
 def models_table(results: Results) -> Table:
-    """The table at the end of `python -m benchmarks models`: images per second (spread), ratios."""
+    """The table at the end of `python -m benchmarks models`: images per second, ratios, memory."""
     labels, ratios = labels_of(results.rows), ratios_of(results.rows)
+    environment = results.environment
     table = Table(
-        title=f"images/s (20th to 80th percentile of rounds), {results.environment['cpu']}, "
-        f"{results.environment['threads']} threads",
+        title=f"images/s, {environment['cpu']}, {environment['threads']} threads",
+        caption="vs: effnet_fast over the fastest peer of that kind; memory: its activations over eager's "
+        f"least; ±: 20th to 80th percentile of rounds, where above {NOISY_SPREAD / 2:.0%}",
         title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
     )
-    for heading in ("model", "px", "batch", "dtype"):
-        table.add_column(heading, justify="left" if heading in ("model", "dtype") else "right", no_wrap=True)
-    for label in labels.values():
-        table.add_column(label, justify="right")
-    for heading in (*(heading for heading, _ in ratios), "memory"):
-        table.add_column(heading, justify="right")
+    table.add_column("model", no_wrap=True)
+    table.add_column("batch", justify="right")
+    table.add_column("dtype")
+    for heading in (*labels.values(), *(heading for heading, _ in ratios), "memory"):
+        # Two lines where there are two words: six peers must fit a terminal.
+        table.add_column(re.sub(r" |(?=[._])", "\n", heading), justify="right")
     model = ""
     for rows in cases_of(results.rows).values():
         first, by_peer = rows[0], {row["peer"]: row for row in rows}
@@ -109,26 +120,29 @@ def models_table(results: Results) -> Table:
             table.add_section()
         model = first["model"]
         table.add_row(
-            model,
-            str(first["image_size"]),
+            model_text(first),
             str(first["batch"]) + ("*" if first["note"] else ""),
-            first["dtype"],
+            SHORT_DTYPES[first["dtype"]],
             *[_styled(by_peer.get(name)) for name in labels],
             *[ratio_text(ratio(rows, group)) for _, group in ratios],
             ratio_text(memory_ratio(rows)),
         )
-    table.caption = (
-        "vs: effnet_fast over the fastest peer of that kind; memory: its activations over eager's least"
-    )
-    table.caption_justify = "left"
     return table
+
+
+def model_text(row: Row) -> str:
+    """Short for a variant of the sweep over phi ("B0 @224"), the whole name for another model."""
+    name = str(row["model"])
+    short = name if row["phi"] is None else name.removeprefix("efficientnet_").upper()
+    return f"{short} @{row['image_size']}"
 
 
 def _styled(row: Row | None) -> str:
     text = speed_text(row)
-    if row is None or row["status"] == "ok":
-        spread = "" if row is None else f" [dim]±{50 * row['spread']:.0f}%[/dim]"
-        return text + spread
+    if row is None:
+        return text
+    if row["status"] == "ok":
+        return f"{text} [dim]±{50 * row['spread']:.0f}%[/dim]" if row["spread"] > NOISY_SPREAD else text
     return f"[bold red]{text}[/bold red]" if row["status"] in ("FAIL", "error") else f"[dim]{text}[/dim]"
 
 

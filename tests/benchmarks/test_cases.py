@@ -49,7 +49,8 @@ def test_phi_is_the_index_of_a_scaled_variant():
     assert phi_of("efficientnetv2_b0") is None
 
 
-def test_the_subject_is_the_same_every_time_and_leaves_the_random_state_alone(b0):
+def test_the_subject_is_the_same_every_time_and_leaves_the_random_state_alone():
+    b0 = seeded_model("efficientnet_b0")
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
     again = seeded_model("efficientnet_b0")
