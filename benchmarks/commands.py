@@ -17,7 +17,7 @@ from benchmarks.cases import DTYPES, PHIS, parse_dtypes, parse_numbers, sweep
 from benchmarks.peers import PEERS, parse_peers
 from benchmarks.progress import Reporter
 from benchmarks.results import ResultError, Results, load, save
-from benchmarks.runner import OK, Job, Runner, Settings
+from benchmarks.runner import OK, QUICK, THOROUGH, Job, Runner, Settings
 from benchmarks.subject import distinct_images, rows_of_batch, seeded_model
 from effnet_fast.images import ImageError
 from effnet_fast.measure import describe, device_slug, differences, load_per_core
@@ -30,6 +30,10 @@ README = RESULTS.parent.parent / "README.md"
 #: is slow to start one variant.
 DEFAULT_PHIS = "0-2"
 SLOW_START_PHI = 0
+
+#: After this no further case of the default sweep is begun: on a busy machine a part is better than half an
+#: hour.
+DEADLINE_SECONDS = 290.0
 
 #: Load of each core above which a warning precedes the sweep.
 BUSY_LOAD = 0.5
@@ -66,8 +70,7 @@ def main(context: click.Context) -> None:
     """Compare effnet_fast with stock PyTorch. Without a command: photos, then models."""
     if context.invoked_subcommand is None:
         agreed = run_photos(LOCAL)
-        settings = Settings(rounds=5, min_seconds=0.2, budget_seconds=12)
-        served = run_models(_console(), LOCAL, _default_jobs(), settings)
+        served = run_models(_console(), LOCAL, _default_jobs(), QUICK, deadline_seconds=DEADLINE_SECONDS)
         context.exit(0 if agreed and served else 1)
 
 
@@ -124,9 +127,9 @@ def run_photos(out: Path) -> bool:
 )
 @click.option("--fresh", is_flag=True, help="With --full: measure everything anew, replace the file.")
 @click.option("--out", type=FOLDER, help="Folder of the result files.")
-@click.option("--rounds", default=7, show_default=True, type=click.IntRange(3))
-@click.option("--min-seconds", default=0.25, show_default=True, type=SECONDS, help="Length of one sample.")
-@click.option("--budget", default=40.0, show_default=True, type=SECONDS, help="Seconds of timing per case.")
+@click.option("--rounds", type=click.IntRange(3), help="[default: 5; with --full 7]")
+@click.option("--min-seconds", type=SECONDS, help="Length of one sample.  [default: 0.2; with --full 0.25]")
+@click.option("--budget", type=SECONDS, help="Seconds of timing per case.  [default: 12; with --full 40]")
 @click.option("--threads", default=0, type=click.IntRange(0), help="0: as many as torch takes.")
 def models(
     phi: str | None,
@@ -138,9 +141,9 @@ def models(
     resume: bool,
     fresh: bool,
     out: Path | None,
-    rounds: int,
-    min_seconds: float,
-    budget: float,
+    rounds: int | None,
+    min_seconds: float | None,
+    budget: float | None,
     threads: int,
 ) -> None:
     """Sweep phi: every peer on every variant, batch and dtype, checked, then timed in alternating rounds.
@@ -158,7 +161,12 @@ def models(
     chosen = _usage(parse_peers, peers) if peers else list(PEERS)
     narrowed = not (full or peers or model_names)
     jobs = [Job(case, tuple(_peers_of(case, chosen) if narrowed else chosen)) for case in cases]
-    settings = Settings(rounds=rounds, min_seconds=min_seconds, budget_seconds=budget, threads=threads)
+    given = {"rounds": rounds, "min_seconds": min_seconds, "budget_seconds": budget}
+    settings = replace(
+        THOROUGH if full else QUICK,
+        threads=threads,
+        **{name: value for name, value in given.items() if value is not None},
+    )
     options = [
         *(f"--model {name}" for name in model_names),
         "" if model_names or phi is None else f"--phi {phi}",
@@ -194,11 +202,12 @@ def run_models(
     *,
     resume: bool = False,
     command: str = "python -m benchmarks models",
+    deadline_seconds: float | None = None,
     start_peer: Callable | None = None,
 ) -> bool:
-    """Part two of the main job; True when the engine has a time wherever it was asked for.
+    """Part two of the main job; True when the engine has a time in every case that was run.
 
-    `start_peer` is passed on to the `Runner`.
+    `deadline_seconds` and `start_peer` are passed on to the `Runner`.
     """
     threads = settings.threads or torch.get_num_threads()
     settings = replace(settings, threads=threads)
@@ -218,7 +227,11 @@ def run_models(
     interrupted = False
     try:
         with Runner(settings, Reporter(console), start_peer=start_peer) as runner:
-            runner.run(pending, results, lambda: save(results, path))
+            left_out = runner.run(
+                pending, results, lambda: save(results, path), deadline_seconds=deadline_seconds
+            )
+        if left_out:
+            console.print(f"{left_out} cases left out, for the time is up; to go on: {command} --resume")
     except KeyboardInterrupt:
         interrupted = True
         console.print("interrupted; the finished cases are kept (continue with --resume)")

@@ -45,8 +45,8 @@ class RunningPeer(Protocol):
 class PeerProcess:
     """A worker process, kept for the whole run; idle (blocked on its input) whenever another one works.
 
-    It lives in a session of its own, so that Ctrl-C reaches the parent alone, which then ends the workers in
-    order.
+    It lives in a process group of its own, so that Ctrl-C reaches the parent alone, which then ends the
+    workers in order.
     """
 
     def __init__(self, peer: str, *, threads: int, folder: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,6 +35,11 @@ class Settings:
 
     def record(self) -> dict[str, object]:
         return asdict(self)
+
+
+#: For a look, within minutes; and for figures to be quoted.
+QUICK = Settings(rounds=5, min_seconds=0.2, budget_seconds=12.0)
+THOROUGH = Settings()
 
 
 @dataclass(frozen=True)
@@ -105,12 +111,25 @@ class Runner:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def run(self, jobs: Sequence[Job], results: Results, save: Callable[[], None]) -> None:
-        """Run `jobs`, adding to `results` and calling `save` after each: an interrupt keeps those done."""
+    def run(
+        self,
+        jobs: Sequence[Job],
+        results: Results,
+        save: Callable[[], None],
+        *,
+        deadline_seconds: float | None = None,
+    ) -> int:
+        """Run `jobs`, adding to `results` and calling `save` after each: an interrupt keeps those done.
+
+        No job is begun later than `deadline_seconds` after the start; returns how many were left out.
+        """
+        start = time.monotonic()
         subject = Subject(self._folder, self.settings.seed)
         self.reporter.start([job.case for job in jobs])
         try:
-            for job in jobs:
+            for done, job in enumerate(jobs):
+                if deadline_seconds is not None and time.monotonic() - start > deadline_seconds:
+                    return len(jobs) - done
                 self.reporter.begin_case(job.case)
                 self.reporter.step("weights and float64 logits")
                 dtypes = {other.case.dtype for other in jobs if other.case.model == job.case.model}
@@ -121,6 +140,7 @@ class Runner:
                 self.reporter.end_case(job.case, rows)
         finally:
             self.reporter.stop()
+        return 0
 
     def _run_job(self, job: Job, subject: Subject) -> list[dict[str, object]]:
         rows = {name: new_row(job.case, name) for name in job.peers}

@@ -29,7 +29,7 @@ from benchmarks.subject import rows_of_batch
 from effnet_fast.measure import LocalCandidate, peak_allocated_bytes
 
 
-class Session:
+class CaseState:
     """State between the requests of a case: the prepared peer and its stopwatch."""
 
     def __init__(self, peer: Peer):
@@ -91,8 +91,8 @@ class Service:
     def run_case(self, request: dict) -> None:
         """Answer `request`, a "prepare", and what follows until a "release" or the end of input."""
         torch.set_num_threads(self.threads)
-        session = Session(self.peer)
-        actions = {"prepare": session.prepare, "sample": session.sample, "release": lambda request: {}}
+        state = CaseState(self.peer)
+        actions = {"prepare": state.prepare, "sample": state.sample, "release": lambda request: {}}
         while True:
             try:
                 reply = {"ok": True, **actions[request["do"]](request)}

@@ -126,6 +126,15 @@ def test_results_are_saved_after_every_case_and_an_interrupt_keeps_them(fake_pee
     assert all(peer.closed for peer in fake_peers.started)
 
 
+def test_no_case_is_begun_after_the_deadline(fake_peers):
+    results = Results("models", {}, {}, "")
+    with Runner(SETTINGS, Reporter(Console(file=io.StringIO())), start_peer=fake_peers) as runner:
+        assert runner.run(jobs(1, 2, 3), results, lambda: None, deadline_seconds=-1.0) == 3
+        assert results.rows == []
+        assert runner.run(jobs(1, 2, 3), results, lambda: None, deadline_seconds=60.0) == 0
+    assert len(results.rows) == 12
+
+
 def test_a_terminal_gets_a_live_line(fake_peers):
     console = Console(file=io.StringIO(), width=160, force_terminal=True)
     results = Results("models", {}, {}, "")
