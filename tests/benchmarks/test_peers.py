@@ -51,7 +51,6 @@ def test_folding_leaves_no_batch_norm(b0):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(PEERS["compiled"].unavailable()), reason="no C++ compiler")
 def test_the_compiled_peer_is_frozen_and_right():
     """On one block: compiling a whole network takes half a minute."""
     from effnet_fast.nn import MBConv
@@ -89,7 +88,8 @@ class OperatorTrace(TorchDispatchMode):
 
 def test_stock_is_torchvisions_network_operator_by_operator(b0, images):
     """The stock peers run our modules; they would flatter us if those did more work than torchvision's."""
-    torchvision = pytest.importorskip("torchvision")
+    import torchvision
+
     theirs = torchvision.models.efficientnet_b0()
     source = effnet_fast.create_model("efficientnet_b0", weights=theirs.state_dict()).eval()
     theirs.eval()

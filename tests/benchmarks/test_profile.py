@@ -6,10 +6,7 @@ import effnet_fast
 from benchmarks import profile
 from benchmarks.commands import main
 from benchmarks.results import load
-from effnet_fast import native
 from effnet_fast.models import macs_by_kind
-
-needs_kernels = pytest.mark.skipif(not native.available("cpu"), reason=native.reason("cpu"))
 
 SIZE = 64
 
@@ -21,7 +18,6 @@ def steps(b0):
     return profile.profile_engine(engine, images, repeats=2), engine
 
 
-@needs_kernels
 def test_every_step_of_the_plan_has_its_time(steps):
     timed, engine = steps
     assert [step.name for step in timed[:-1]] == [layer.name for layer in engine.plan.layers]
@@ -29,7 +25,6 @@ def test_every_step_of_the_plan_has_its_time(steps):
     assert all(step.milliseconds > 0 for step in timed[:-1])
 
 
-@needs_kernels
 def test_groups_cover_the_whole_call(steps):
     rows = profile.group_rows(steps[0])
     assert [row["group"] for row in rows] == [
@@ -42,7 +37,6 @@ def test_groups_cover_the_whole_call(steps):
     assert sum(row["gmacs_share"] for row in rows) == pytest.approx(1.0)
 
 
-@needs_kernels
 def test_multiply_adds_are_those_of_the_model(steps, b0):
     by_kind = macs_by_kind(b0, SIZE)
     convolutions = sum(step.gmacs for step in steps[0] if step.group != "squeeze-excite")
@@ -58,7 +52,6 @@ def test_the_reference_cannot_be_told_apart_and_says_so(b0):
         profile.profile_engine(engine, torch.randn(1, 3, 32, 32), repeats=1)
 
 
-@needs_kernels
 def test_the_command_prints_and_saves(tmp_path):
     arguments = [
         "profile",

@@ -21,6 +21,12 @@ def _judge(place: Path, isa: str) -> subprocess.CompletedProcess:
     )  # fmt: skip
 
 
+def test_every_fault_still_has_its_place():
+    """A mutant whose source line was rewritten must be rewritten, too; said before anything is compiled."""
+    lost = [m.name for m in MUTANTS if (ROOT / "csrc/cpu" / m.file).read_text().count(m.correct) != 1]
+    assert not lost
+
+
 def test_every_mutant_is_caught(tmp_path, capsys):
     isa = "avx2" if "avx2" in native.cpu_isas() else "portable"
     workshop = Workshop(tmp_path, isa)
