@@ -20,7 +20,7 @@ MUTANTS = (
     Mutant("last row", "depthwise_conv.h", "std::min((block + 1) * kPoolTile, out_h); oy++", "std::min((block + 1) * kPoolTile, out_h - 1); oy++"),
     Mutant("padding swapped", "depthwise_conv.h", "row_floats + g.left * pixel_floats, ring", "row_floats + g.top * pixel_floats, ring"),
     Mutant("stride phase", "depthwise_conv.h", "i % kStride == 0 &&", "i % kStride == kStride - 1 &&"),
-    Mutant("pool after rounding", "depthwise_conv.h", "total = add(total, v);", "total = add(total, (store(y + (ox + i) * r.channels, v), load(y + (ox + i) * r.channels)));"),
+    Mutant("pool after rounding", "depthwise_conv.h", "total = add(total, v);", "Storage* at = y + (ox + i) * r.channels; store_n(at, v, r.lanes); total = add(total, load_n(at, r.lanes));"),
     Mutant("pool misses an image's last tile", "depthwise_conv.h", "col == 0 ? sums[v]", "col == 0 && (block == 0 || n == 0) ? sums[v]"),
     Mutant("stale ring row between images", "depthwise_conv.h", "int64_t next = 0;  // input row to be filled in", "static thread_local int64_t next = 0;"),
     Mutant("channel tail", "depthwise_conv.h", "if (c < channels) store(pixels + c, load_n(row + c, static_cast<int>(channels - c)));", "if (c < channels) store(pixels + c, load_n(row + c, static_cast<int>(channels - c) - 1));"),
