@@ -1,0 +1,8 @@
+#include "depthwise_conv_launch.h"
+#include "launcher.h"
+
+namespace effnet_fast::cuda {
+
+template void launch_depthwise_conv<half>(const DepthwiseConvCall&, Launcher&, const SqueezeExciteTail&);
+
+}  // namespace effnet_fast::cuda

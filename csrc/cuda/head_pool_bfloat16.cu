@@ -1,0 +1,8 @@
+#include "launcher.h"
+#include "head_pool_launch.h"
+
+namespace effnet_fast::cuda {
+
+template void launch_head_pool<bfloat16>(const HeadPoolCall&, Launcher&);
+
+}  // namespace effnet_fast::cuda

@@ -1,0 +1,8 @@
+#include "launcher.h"
+#include "stem_conv_launch.h"
+
+namespace effnet_fast::cuda {
+
+template void launch_stem_conv<float>(const StemConvCall&, Launcher&);
+
+}  // namespace effnet_fast::cuda

@@ -1,0 +1,52 @@
+#include "../cuda/depthwise_conv_gate_launch.h"
+#include "operators.h"
+
+namespace effnet_fast::emulation {
+
+static cuda::DepthwiseConvCall convolution(Arguments& arguments) {
+  cuda::DepthwiseConvCall call;
+  ConvGeometry& g = call.geometry;
+  g.n = arguments.integer("n");
+  g.c = arguments.integer("c");
+  g.h = arguments.integer("h");
+  g.w = arguments.integer("w");
+  g.kernel = arguments.integer("kernel");
+  g.stride = arguments.integer("stride");
+  g.top = arguments.integer("top");
+  g.left = arguments.integer("left");
+  g.bottom = arguments.integer("bottom");
+  g.right = arguments.integer("right");
+  call.multiprocessors = arguments.integer("multiprocessors");
+  call.activation = parse_activation(arguments.text("activation"));
+  call.x = arguments.tensor<const void>("x");
+  call.weight = arguments.weights<void>("weight");
+  call.bias = arguments.weights<float>("bias");
+  call.y = arguments.tensor<void>("y");
+  call.sums = arguments.optional_tensor<float>("sums");
+  return call;
+}
+
+// With sums among the outputs this is depthwise_conv_pool.
+static const Operator kConvolution("depthwise_conv", [](Arguments& arguments, Launcher& launcher) {
+  const cuda::DepthwiseConvCall call = convolution(arguments);
+  cuda::with_storage(arguments.dtype("dtype"), [&]<class T>() { cuda::launch_depthwise_conv<T>(call, launcher); });
+});
+
+static const Operator kGate("depthwise_conv_gate", [](Arguments& arguments, Launcher& launcher) {
+  cuda::DepthwiseConvGateCall call;
+  call.convolution = convolution(arguments);
+  call.squeeze = arguments.integer("s");
+  call.squeeze_activation = parse_activation(arguments.text("se_activation"));
+  call.gate = parse_gate(arguments.text("gate"));
+  call.w1 = arguments.weights<float>("w1");
+  call.b1 = arguments.optional_weights<float>("b1");
+  call.w2 = arguments.weights<float>("w2");
+  call.b2 = arguments.optional_weights<float>("b2");
+  call.gates = arguments.tensor<float>("gates");
+  call.workspace = nullptr;
+  call.workspace = arguments.scratch<float>(cuda::depthwise_conv_gate_workspace(call));
+  call.tickets = arguments.zeros<int>(call.convolution.geometry.n);
+  cuda::with_storage(arguments.dtype("dtype"), [&]<class T>() { cuda::launch_depthwise_conv_gate<T>(call, launcher); });
+});
+
+}  // namespace effnet_fast::emulation
