@@ -40,10 +40,16 @@ _PREFERENCE = {
     "cuda": (Backend.CUDA, Backend.TRITON, Backend.REFERENCE),
     "cpu": (Backend.CPU, Backend.REFERENCE),
 }
-_DISPATCH_KEYS = {Backend.CPU: "CPU", Backend.CUDA: "CUDA"}
+# The kind of device that a backend's kernels read. Triton's interpreter reads a CPU's memory.
+_DEVICES = {
+    Backend.CPU: "cpu",
+    Backend.CUDA: "cuda",
+    Backend.TRITON: "cpu" if native.INTERPRETS_TRITON else "cuda",
+}
+_TWINS = {Backend.TRITON: "_triton"}
 
-# Of each native backend: operator -> why no loaded library serves it, or None.
-_missing: dict[Backend, dict[str, str | None]] = {backend: {} for backend in _DISPATCH_KEYS}
+# Of each native backend: operator -> why it has no kernel for it, or None.
+_missing: dict[Backend, dict[str, str | None]] = {backend: {} for backend in _DEVICES}
 
 
 def parse_backend(name: str | Backend) -> Backend:
@@ -56,17 +62,29 @@ def parse_backend(name: str | Backend) -> Backend:
     return backend
 
 
+def twin(backend: Backend) -> str:
+    """What the names of `backend`'s dispatcher operators end with: see `TWINS` in ops/schemas.py."""
+    return _TWINS.get(backend, "")
+
+
+def device_type(backend: Backend) -> str:
+    """The kind of device whose tensors `backend` reads; the reference reads any, so a CPU's too."""
+    return _DEVICES.get(backend, "cpu")
+
+
 def has_kernel(name: str, backend: Backend) -> bool:
-    """Whether a loaded library implements dispatcher operator `name` for `backend`."""
-    return torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::{name}", _DISPATCH_KEYS[backend])
+    """Whether dispatcher operator `name` (without a twin's suffix) has a kernel of `backend`."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(
+        f"{NAMESPACE}::{name}{twin(backend)}", _DEVICES[backend].upper()
+    )
 
 
 def _missing_kernel(op: str, backend: Backend, parts: Mapping[str, Sequence[str]]) -> str | None:
-    """None when `op`, or every operator that it can be composed of, has a kernel in a loaded library."""
+    """None when `op`, or every operator that it can be composed of, has a kernel."""
     if has_kernel(f"{op}_into", backend):
         return None
     if not parts[op]:
-        return f"the {backend} library has no kernel for {op}"
+        return f"the {backend} backend has no kernel for {op}"
     for part in parts[op]:
         reason = _missing_kernel(part, backend, parts)
         if reason is not None:
@@ -80,9 +98,19 @@ def inspect_libraries(parts: Mapping[str, Sequence[str]]) -> None:
     :mod:`effnet_fast.ops` does this once, after loading them: a plain dictionary is all that a call, or a
     compiler tracing it, then has to look at.
     """
-    for backend in _DISPATCH_KEYS:
-        reason = None if native.available(backend.value) else native.reason(backend.value)
+    for backend in _DEVICES:
+        # Triton is imported when it is first asked for: see _not_importable.
+        reason = "" if backend is Backend.TRITON else native.reason(backend.value)
         _missing[backend] = {op: reason or _missing_kernel(op, backend, parts) for op in parts}
+
+
+def _not_importable() -> str:
+    """Why Triton cannot be used, empty when it can; a compiler tracing a call takes the answer as it is."""
+    return native.reason("triton")
+
+
+# All that torch.compiler.assume_constant_result does; but that imports the compiler: seconds at every start.
+_not_importable._dynamo_marked_constant = True
 
 
 def supports(op: str, backend: str | Backend, *, device_type: str, dtype: torch.dtype) -> str | None:
@@ -100,14 +128,14 @@ def supports(op: str, backend: str | Backend, *, device_type: str, dtype: torch.
         raise ValueError("supports() needs a backend by name, got 'auto'")
     if backend is Backend.REFERENCE:
         return None
-    wanted = "cpu" if backend is Backend.CPU else "cuda"
+    wanted = _DEVICES[backend]
     if device_type != wanted:
         return f"backend {backend} runs on {wanted} tensors, got {device_type}"
     if dtype not in _LOW_PRECISION:
         given = str(dtype).removeprefix("torch.")
         return f"backend {backend} computes in float32, float16 and bfloat16, got {given}"
     if backend is Backend.TRITON:
-        return "this version has no Triton kernels"
+        return _not_importable() or _missing[backend][op]
     return _missing[backend][op]
 
 

@@ -16,7 +16,7 @@ from rich.table import Table
 
 import effnet_fast
 from effnet_fast import native
-from effnet_fast.backends import Backend, supports
+from effnet_fast.backends import Backend, device_type, supports
 from effnet_fast.images import ImageError, find_images, load_image
 from effnet_fast.models import (
     count_macs,
@@ -26,6 +26,7 @@ from effnet_fast.models import (
     model_config,
 )
 from effnet_fast.ops.schemas import OPERATORS
+from effnet_fast.tune_command import tune
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -220,7 +221,7 @@ def installation() -> dict[str, dict[str, object]]:
             versions[package] = "not installed"
     backends = {
         name: "available" if native.available(name) else f"not available: {native.reason(name)}"
-        for name in ("cpu", "cuda")
+        for name in ("cpu", "cuda", "triton")
     }
     cpu = {"threads": torch.get_num_threads()}
     if native.available("cpu"):
@@ -232,12 +233,13 @@ def _support_table() -> Table:
     """Operators against backends: the dtypes that each serves on its own device."""
     table = Table(title="dtypes served", title_justify="left")
     table.add_column("operator", no_wrap=True)
-    columns = {Backend.CPU: "cpu", Backend.CUDA: "cuda", Backend.TRITON: "cuda", Backend.REFERENCE: "cpu"}
+    columns = (Backend.CPU, Backend.CUDA, Backend.TRITON, Backend.REFERENCE)
     for backend in columns:
         table.add_column(str(backend))
     for op in OPERATORS:
         cells = []
-        for backend, device in columns.items():
+        for backend in columns:
+            device = device_type(backend)
             served = [
                 name
                 for name, dtype in DTYPES.items()
@@ -268,3 +270,6 @@ def list_models(pattern: str) -> None:
             f"{count_macs(config) / 1e9:.2f} G",
         )
     Console(highlight=False).print(table)
+
+
+main.add_command(tune)

@@ -1,19 +1,24 @@
-"""The compiled libraries: finding them, loading each on its own, and saying why one is missing.
+"""What the kernels need: finding it, loading each part on its own, and saying why one is missing.
 
 ``_C_cpu`` and ``_C_cuda`` implement operators that :mod:`effnet_fast.ops.schemas` declares. They are built on
 PyTorch's stable ABI and know nothing of Python, so loading is ``torch.ops.load_library`` and a failure of one
-leaves the other.
+leaves the other. Triton is a Python package; it is imported when its backend is first asked for.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 LIBRARIES = ("cpu", "cuda")
+
+# Triton reads this when a kernel is declared, so it holds for the life of the process.
+INTERPRETS_TRITON = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @dataclass(frozen=True)
@@ -45,14 +50,26 @@ def load() -> dict[str, Library]:
     return {name: _load(name) for name in LIBRARIES}
 
 
-def available(name: str) -> bool:
-    """Whether library ``"cpu"`` or ``"cuda"`` is loaded."""
-    return not load()[name].reason
+@functools.cache
+def _triton() -> tuple[str, str]:
+    """Triton's version, and why it cannot be used (empty when it can)."""
+    try:
+        module = importlib.import_module("triton")
+        importlib.import_module("triton.language")
+        return module.__version__, ""
+    except Exception as error:  # whatever a broken installation raises, the other backends go on
+        text = (str(error).splitlines() or [""])[0]
+        return "", f"triton cannot be imported: {type(error).__name__}: {text}"
 
 
 def reason(name: str) -> str:
-    """Why library `name` is not in use; empty when it is."""
-    return load()[name].reason
+    """Why ``"cpu"``, ``"cuda"`` or ``"triton"`` is not in use; empty when it is."""
+    return _triton()[1] if name == "triton" else load()[name].reason
+
+
+def available(name: str) -> bool:
+    """Whether library ``"cpu"`` or ``"cuda"`` is loaded, or ``"triton"`` can be imported."""
+    return not reason(name)
 
 
 def cpu_isas() -> tuple[str, ...]:
@@ -70,5 +87,7 @@ def build_info() -> dict[str, str]:
     info = {"torch": torch.__version__}
     for name, library in load().items():
         info[f"_C_{name}"] = library.reason or f"loaded ({library.path.name})"
+    version, missing = _triton()
+    info["triton"] = missing or version + (" (interpreted on the CPU)" if INTERPRETS_TRITON else "")
     info["cpu isa"] = f"{cpu_isa()} (machine runs {', '.join(cpu_isas())})" if available("cpu") else "-"
     return info

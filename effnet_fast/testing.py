@@ -112,7 +112,8 @@ class Budget:
 
 
 def _worst(y: Tensor, r64: Tensor) -> str:
-    error = (y.double() - r64.double()).abs()
+    y = y.to(r64.device).double()
+    error = (y - r64.double()).abs()
     place = [int(i) for i in torch.unravel_index(error.argmax(), error.shape)]
     return f"worst at {place}: {y[tuple(place)].item():.6g}, expected {r64[tuple(place)].item():.6g}"
 
@@ -201,7 +202,7 @@ class Expectation:
     def _outputs(self, result: Tensor | Sequence[Tensor]) -> list[tuple[str, Tensor, Budget]]:
         names = OPERATORS[self.op].outputs
         return [
-            (name, y.double().sum(1) if total else y, budget)
+            (name, (y.double().sum(1) if total else y).to(budget.r64.device), budget)
             for name, y, budget, total in zip(
                 names, _as_tuple(result), self.budgets, self.totals, strict=True
             )
@@ -238,26 +239,54 @@ def _as_tuple(value: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 @dataclass(frozen=True)
 class Target:
-    """One implementation under test: a backend, packed or not, for one CPU instruction set or the best."""
+    """One implementation under test: a backend, packed or not, for one CPU instruction set or the best.
+
+    `device` is where it computes; by default where the backend's kernels read.
+    """
 
     backend: str
     packed: bool = False
     isa: str = "auto"
+    device: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.device:
+            anywhere = self.backend in (backends.Backend.AUTO, backends.Backend.REFERENCE)
+            home = "cpu" if anywhere else backends.device_type(backends.parse_backend(self.backend))
+            object.__setattr__(self, "device", home)
 
     def __str__(self) -> str:
         return "-".join(
-            [self.backend, *(["packed"] if self.packed else []), *([self.isa] * (self.isa != "auto"))]
+            [
+                self.backend,
+                *(["packed"] if self.packed else []),
+                *([self.isa] if self.isa != "auto" else []),
+                *([self.device] if self.device not in ("cpu", self.backend) else []),
+            ]
         )
 
+    @property
+    def interpreted(self) -> bool:
+        """Whether Python stands in for a GPU, thousands of times slower: tests give it less to do."""
+        return native.INTERPRETS_TRITON and self.backend == backends.Backend.TRITON
+
+    def share(self, values: Sequence[Any], turn: int) -> Sequence[Any]:
+        """`values`; for an interpreter one of them, by turns: unpacked and packed get neighbours."""
+        return [values[(turn + self.packed) % len(values)]] if self.interpreted else values
+
+    def place(self, args: Sequence[Any]) -> list[Any]:
+        """`args` with every tensor on this target's device."""
+        return [on_device(a, self.device) if isinstance(a, Tensor) else a for a in args]
+
     def run(self, op: str, args: Sequence[Any]) -> Any:
-        """Run `op` on schema-ordered unpacked arguments."""
+        """Run `op` on schema-ordered unpacked arguments, wherever they are."""
         if not self.packed:
-            return call(op, args, self.backend)
+            return call(op, self.place(args), self.backend)
         return handle(op, "packed", self.backend)(*self.pack_arguments(op, args))
 
     def pack_arguments(self, op: str, args: Sequence[Any]) -> list[Any]:
-        """The arguments of the packed form, from those of the unpacked one."""
-        row = OPERATORS[op]
+        """The arguments of the packed form on this target's device, from those of the unpacked one."""
+        row, args = OPERATORS[op], self.place(args)
         sizes, _, _ = check(row, "", args)
         values = {p.name: value for p, value in zip(row.parameters, args, strict=True)}
         weights = [values[name] for name in row.weights]
@@ -267,17 +296,34 @@ class Target:
         return [values[p.name] for p in row.packed_parameters]
 
 
-def targets(device_type: str = "cpu") -> list[Target]:
+def devices() -> list[str]:
+    """Kinds of device on this machine."""
+    return ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+def targets() -> list[Target]:
     """Every implementation that this machine can run; what is absent is not listed, so nothing is skipped."""
-    found = [Target("reference"), Target("reference", packed=True)]
+    found = []
+    for device in devices():
+        found += [Target("reference", packed, device=device) for packed in (False, True)]
     for backend in (backends.Backend.CPU, backends.Backend.CUDA, backends.Backend.TRITON):
-        reason = backends.supports("pointwise_conv", backend, device_type=device_type, dtype=torch.float32)
-        if reason is not None:
+        place = backends.device_type(backend)
+        reason = backends.supports("pointwise_conv", backend, device_type=place, dtype=torch.float32)
+        if place not in devices() or reason is not None:
             continue
         found.append(Target(backend.value))
         isas = native.cpu_isas() if backend is backends.Backend.CPU else ("auto",)
         found.extend(Target(backend.value, packed=True, isa=isa) for isa in isas)
     return found
+
+
+def on_device(tensor: Tensor, device: str) -> Tensor:
+    """`tensor` on `device` with the strides, the offset and the gaps that it has; itself if it is there."""
+    if tensor.device.type == device:
+        return tensor
+    length = tensor.untyped_storage().nbytes() // tensor.element_size()
+    memory = tensor.as_strided((length,), (1,), 0).to(device)
+    return memory.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
 
 
 def arrange(tensor: Tensor, layout: str) -> Tensor:
@@ -359,7 +405,7 @@ def make_args(
             value = _values(name, spec, shape, exact, image_dtype, scalars["count"], generator)
             value = value.to(_dtype_of(spec, value, dtype, image_dtype))
             is_map = name in ("x", "image", "residual")
-            args.append((arrange(value, layout) if is_map else value).to(device))
+            args.append(on_device(arrange(value, layout) if is_map else value, device))
     return args
 
 

@@ -157,7 +157,7 @@ def test_info_shows_versions_backends_and_the_support_matrix():
         assert words in done.stdout
     record = json.loads(invoke("info", "--json").stdout)
     assert record["versions"]["torch"] == torch.__version__
-    assert set(record["backends"]) == {"cpu", "cuda"}
+    assert set(record["backends"]) == {"cpu", "cuda", "triton"}
 
 
 def test_models_are_listed_with_their_published_sizes():

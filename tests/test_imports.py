@@ -17,7 +17,7 @@ REPOSITORY = PACKAGE.parent
 # A part imports parts of lower rank only (and its own modules). Parts of one rank do not know each other.
 RANKS = {
     "native": 0,
-    "triton_kernels": 0,
+    "triton_kernels": 1,
     "backends": 1,
     "ops": 2,
     "testing": 3,
@@ -29,6 +29,7 @@ RANKS = {
     "fusion": 6,
     "cli": 8,
     "benchmarks": 7,
+    "tune_command": 7,
 }
 # Specification files: no package but torch and the standard library, and none of ours but each other.
 SPECIFICATION = ("schemas", "geometry", "validation", "fakes", "reference")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+
 import torch
 
-from effnet_fast import backends, native
+from effnet_fast import backends, native, triton_kernels
 from effnet_fast.inference import fold, network_layers
 from effnet_fast.models import create_model, list_models
+from effnet_fast.testing import LOW_DTYPES
 
 
 def test_the_cpu_library_is_built_and_loaded():
@@ -15,7 +18,15 @@ def test_the_cpu_library_is_built_and_loaded():
     assert native.cpu_isas()[-1] == "portable"
 
 
-def test_every_layer_of_the_family_has_a_cpu_kernel():
+def test_every_triton_operator_has_its_module():
+    for name in triton_kernels.OPERATORS:
+        module = importlib.import_module(f"effnet_fast.triton_kernels.{name}")
+        assert callable(module.launches)
+
+
+def test_every_layer_of_the_family_has_a_kernel():
+    """On the CPU one of its own, in both plans; of Triton its own, or its parts', for each storage type."""
+    place = backends.device_type(backends.Backend.TRITON)
     missing = []
     for name in list_models():
         with torch.device("meta"):
@@ -23,6 +34,10 @@ def test_every_layer_of_the_family_has_a_cpu_kernel():
         for fused in (False, True):
             for layer in network_layers(fold(model), (64, 64), fuse_expansion=fused):
                 if not backends.has_kernel(f"{layer.operator}_packed_into", backends.Backend.CPU):
-                    missing.append((name, layer.name, layer.operator))
+                    missing.append((name, layer.name, "cpu", layer.operator))
+                for dtype in LOW_DTYPES:
+                    reason = backends.supports(layer.operator, "triton", device_type=place, dtype=dtype)
+                    if reason is not None:
+                        missing.append((name, layer.name, "triton", reason))
     assert len(list_models()) == 28
     assert not missing

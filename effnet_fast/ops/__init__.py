@@ -7,9 +7,8 @@ dispatcher operators of the same names under ``torch.ops.effnet_fast`` are what 
 
 from effnet_fast import backends, native
 
-# Importing these two registers what is derived from the schemas; the libraries, loaded last, implement the
-# rest.
-from . import fakes, registration, schemas  # noqa: F401
+# Importing these registers what is derived from the schemas; the libraries, loaded last, implement the rest.
+from . import cuda_packing, fakes, registration, schemas, triton_twins  # noqa: F401
 from .dense_conv import dense_conv
 from .depthwise_conv import depthwise_conv
 from .depthwise_conv_gate import depthwise_conv_gate
@@ -41,4 +40,6 @@ __all__ = [
 ]
 
 native.load()
+if native.available("cuda"):
+    cuda_packing.register()
 backends.inspect_libraries({name: row.parts for name, row in schemas.OPERATORS.items()})

@@ -3,6 +3,9 @@
 Layout: an int64 header (magic, kind, number of entries, fingerprint of operator and activation, then per
 entry dtype, rank, up to four sizes and a byte offset), and the entries' bytes, each aligned to 64. A missing
 tensor is an entry of dtype -1. Entries are read without a copy.
+
+The header is read once for a tensor object and remembered: on a GPU that reading waits for the device, which
+a call must not do twice and a CUDA graph not at all.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 _MAGIC = 0x54534146_54464E45  # "ENFTFAST", little-endian
 _ALIGNMENT = 64
@@ -19,9 +23,11 @@ _HEAD_WORDS = 4
 _ENTRY_WORDS = 7
 _MAX_RANK = 4
 
-#: Kinds of container: raw weights for the reference, packed sub-operators for a composition.
+#: Kinds of container: raw weights for the reference, packed sub-operators for a composition, and weights as
+#: Triton's kernels read them.
 WEIGHTS = 0
 PARTS = 1
+TRITON = 2
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.uint8)
 
@@ -59,42 +65,68 @@ def write(kind: int, label: str, tensors: Sequence[Tensor | None]) -> Tensor:
     return blob
 
 
+class _Contents:
+    """Kind, fingerprint and entries of one container; kind None for a tensor that is none."""
+
+    def __init__(self, blob: Tensor) -> None:
+        self.kind: int | None = None
+        self.fingerprint = 0
+        self.tensors: list[Tensor | None] = []
+        if blob.numel() < 8 * _HEAD_WORDS:
+            return
+        magic, kind, count, fingerprint = _words(blob, _HEAD_WORDS)
+        if magic != _MAGIC:
+            return
+        self.kind, self.fingerprint = kind, fingerprint
+        words = _words(blob, _HEAD_WORDS + _ENTRY_WORDS * count)[_HEAD_WORDS:]
+        entries = (words[i * _ENTRY_WORDS : (i + 1) * _ENTRY_WORDS] for i in range(count))
+        self.tensors = [_entry(blob, *entry) for entry in entries]
+
+
+_known = WeakTensorKeyDictionary()
+
+
+def _contents(blob: Tensor) -> _Contents:
+    contents = _known.get(blob)
+    if contents is None:
+        contents = _known[blob] = _Contents(blob)
+    return contents
+
+
 def kind_of(blob: Tensor) -> int | None:
-    """`WEIGHTS`, `PARTS`, or None when `blob` is not a container."""
-    if blob.numel() < 8 * _HEAD_WORDS:
-        return None
-    magic, kind = _words(blob, 2)
-    return kind if magic == _MAGIC else None
+    """`WEIGHTS`, `PARTS`, `TRITON`, or None when `blob` is not a container."""
+    return _contents(blob).kind
 
 
 def read(blob: Tensor, kind: int, label: str) -> list[Tensor | None]:
-    """The tensors in `blob`, as views. ValueError when it holds something else than `label` of this kind."""
-    if kind_of(blob) != kind:
+    """The tensors in `blob`, in its memory. ValueError when it holds something else than this `label`."""
+    contents = _contents(blob)
+    if contents.kind != kind:
         raise ValueError(f"effnet_fast: packed does not hold the weights of {label} for this backend")
-    _, _, count, fingerprint = _words(blob, _HEAD_WORDS)
-    if fingerprint != _fingerprint(label):
+    if contents.fingerprint != _fingerprint(label):
         raise ValueError(f"effnet_fast: packed was not made for {label}")
-    words = _words(blob, _HEAD_WORDS + _ENTRY_WORDS * count)
-    tensors: list[Tensor | None] = []
-    for i in range(count):
-        code, rank, *sizes, begin = words[_HEAD_WORDS + i * _ENTRY_WORDS :][:_ENTRY_WORDS]
-        if code < 0:
-            tensors.append(None)
-            continue
-        dtype, shape = _DTYPES[code], sizes[:rank]
-        size = dtype.itemsize
-        for length in shape:
-            size *= length
-        tensors.append(_reinterpret(blob[begin : begin + size], dtype).reshape(shape))
-    return tensors
+    return contents.tensors
 
 
 def _words(blob: Tensor, count: int) -> list[int]:
     return _reinterpret(blob[: 8 * count], torch.int64).tolist()
 
 
+def _entry(blob: Tensor, code: int, rank: int, *sizes_and_begin: int) -> Tensor | None:
+    if code < 0:
+        return None
+    *sizes, begin = sizes_and_begin
+    dtype, shape = _DTYPES[code], sizes[:rank]
+    size = dtype.itemsize
+    for length in shape:
+        size *= length
+    return _reinterpret(blob[begin : begin + size], dtype).reshape(shape)
+
+
 def _reinterpret(data: Tensor, dtype: torch.dtype) -> Tensor:
     # A blob that sits at an odd offset of a larger storage cannot be viewed in place.
     if data.storage_offset() % dtype.itemsize:
-        data = data.clone()
-    return data.view(dtype)
+        return data.clone().view(dtype)
+    # Not a view: that would keep the container alive through its base, and with it what is remembered of it.
+    offset, length = data.storage_offset() // dtype.itemsize, data.numel() // dtype.itemsize
+    return torch.empty(0, dtype=dtype, device=data.device).set_(data.untyped_storage(), offset, (length,))

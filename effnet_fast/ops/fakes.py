@@ -46,8 +46,8 @@ def _register() -> None:
                 fake = (_into if variant.endswith("into") else _functional)(row, variant)
                 name = row.dispatcher_name(variant, twin)
                 torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=LIBRARY)
-        if row.packed_as is None:
-            torch.library.register_fake(f"{NAMESPACE}::{row.pack_name}", _pack, lib=LIBRARY)
+            if row.packed_as is None:
+                torch.library.register_fake(f"{NAMESPACE}::{row.pack_name}{twin}", _pack, lib=LIBRARY)
 
 
 _register()

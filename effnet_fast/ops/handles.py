@@ -7,13 +7,16 @@ from collections.abc import Callable
 from effnet_fast import backends
 
 from .forms import reference_form
-from .schemas import OPERATORS, VARIANTS, operator, overload
+from .schemas import OPERATORS, TWINS, VARIANTS, operator, overload
 
 # Plain dictionaries, so that a compiled caller sees constants.
-NATIVE: dict[tuple[str, str], Callable] = {
-    (op, variant): overload(row.dispatcher_name(variant))
-    for op, row in OPERATORS.items()
-    for variant in VARIANTS
+NATIVE: dict[str, dict[tuple[str, str], Callable]] = {
+    twin: {
+        (op, variant): overload(row.dispatcher_name(variant, twin))
+        for op, row in OPERATORS.items()
+        for variant in VARIANTS
+    }
+    for twin in TWINS
 }
 REFERENCE_FORMS: dict[tuple[str, str], Callable] = {
     (op, variant): reference_form(op, variant) for op in OPERATORS for variant in VARIANTS
@@ -36,5 +39,5 @@ def handle(op: str, variant: str, backend: str | backends.Backend) -> Callable:
     chosen = backends.parse_backend(backend)
     if chosen is backends.Backend.AUTO:
         raise ValueError("handle() needs a resolved backend, got 'auto'; see effnet_fast.backends.resolve")
-    forms = REFERENCE_FORMS if chosen is backends.Backend.REFERENCE else NATIVE
+    forms = REFERENCE_FORMS if chosen is backends.Backend.REFERENCE else NATIVE[backends.twin(chosen)]
     return forms[op, variant]

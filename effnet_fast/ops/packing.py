@@ -68,7 +68,7 @@ def pack(
     if chosen is backends.Backend.REFERENCE:
         return containers.write(containers.WEIGHTS, weights_label(row, activations), given)
     if backends.has_kernel(row.pack_name, chosen):
-        return overload(row.pack_name)(*given, *activations, isa)
+        return overload(row.pack_name + backends.twin(chosen))(*given, *activations, isa)
 
     def pack_part(part: str, *part_weights: Tensor | None, activation: str) -> Tensor:
         return pack(part, *part_weights, activation=activation, backend=chosen, isa=isa)

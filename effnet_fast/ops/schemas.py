@@ -35,8 +35,8 @@ GATES = ("sigmoid", "hardsigmoid")
 STORAGE_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 # A backend whose kernels share a device with another backend's gets operators of its own (two kernels on one
-# dispatch key replace each other silently): its suffix is added here and every variant is derived once more.
-TWINS = ("",)
+# dispatch key replace each other silently): for its suffix every variant is derived once more.
+TWINS = ("", "_triton")
 
 
 @dataclass(frozen=True)
@@ -363,8 +363,8 @@ def dispatcher_schemas() -> dict[str, str]:
         for twin in TWINS:
             for variant in VARIANTS:
                 schemas[row.dispatcher_name(variant, twin)] = row.schema(variant)
-        if row.packed_as is None:
-            schemas[row.pack_name] = row.pack_schema
+            if row.packed_as is None:
+                schemas[row.pack_name + twin] = row.pack_schema
     return schemas
 
 

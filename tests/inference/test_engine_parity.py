@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from effnet_fast import InferenceEngine, list_models
+from effnet_fast.backends import Backend, device_type
 from effnet_fast.models.config import Preprocessing
 from effnet_fast.testing import Budget
 
@@ -78,6 +79,22 @@ def test_engine_equals_tiny_model(tiny_with, change, backend, dtype):
     x = torch.randn(4, model.config.in_chans, 33, 30)
     engine = InferenceEngine(model, batch_size=4, image_size=(33, 30), backend=backend, dtype=dtype)
     budget(model, x, dtype).assert_within(engine(x))
+
+
+@pytest.mark.interpreted
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["f32", "bf16", "fp16"])
+def test_engine_equals_tiny_model_through_triton(tiny, dtype):
+    x = torch.randn(2, 3, 33, 30)
+    engine = InferenceEngine(
+        tiny,
+        batch_size=2,
+        image_size=(33, 30),
+        backend="triton",
+        dtype=dtype,
+        device=device_type(Backend.TRITON),
+    )
+    assert set(engine.backends.values()) == {"triton"}
+    budget(tiny, x, dtype).assert_within(engine(x.to(engine.device)))
 
 
 def one_channel():

@@ -11,6 +11,8 @@ from effnet_fast.ops.schemas import OPERATORS
 from effnet_fast.testing import LOW_DTYPES, make_args
 
 CPU = dict(device_type="cpu", dtype=torch.float32)
+# A CPU's memory where Triton is interpreted, a GPU's where it compiles.
+TRITON = dict(device_type=backends.device_type(Backend.TRITON), dtype=torch.float32)
 
 
 def _inspect() -> None:
@@ -19,8 +21,7 @@ def _inspect() -> None:
 
 @pytest.fixture
 def no_library(monkeypatch):
-    monkeypatch.setattr(native, "available", lambda name: False)
-    monkeypatch.setattr(native, "reason", lambda name: f"_C_{name} is not there")
+    monkeypatch.setattr(native, "reason", lambda name: f"{name} is not there")
     _inspect()
     yield
     monkeypatch.undo()
@@ -42,6 +43,21 @@ def test_the_cpu_library_serves_every_operator(op, dtype) -> None:
         assert native.reason("cpu") in supports(op, "cpu", device_type="cpu", dtype=dtype)
 
 
+@pytest.mark.parametrize("dtype", LOW_DTYPES)
+@pytest.mark.parametrize("op", OPERATORS)
+def test_triton_serves_every_operator(op, dtype) -> None:
+    place = TRITON["device_type"]
+    if native.available("triton"):
+        assert supports(op, "triton", device_type=place, dtype=dtype) is None
+    else:
+        assert native.reason("triton") in supports(op, "triton", device_type=place, dtype=dtype)
+
+
+@pytest.mark.parametrize("op", OPERATORS)
+def test_auto_never_interprets(op) -> None:
+    assert resolve(op, "auto", **CPU) is not Backend.TRITON
+
+
 @pytest.mark.parametrize("op", OPERATORS)
 def test_the_reference_serves_everything(op) -> None:
     for device_type in ("cpu", "cuda", "mps", "meta"):
@@ -55,7 +71,10 @@ def test_reasons() -> None:
     )
     assert "runs on cuda tensors, got cpu" in supports("mbconv", "cuda", **CPU)
     assert "got float64" in supports("mbconv", "cpu", device_type="cpu", dtype=torch.float64)
-    assert "no Triton kernels" in supports("mbconv", "triton", device_type="cuda", dtype=torch.float16)
+    other = "cuda" if TRITON["device_type"] == "cpu" else "cpu"
+    assert supports("mbconv", "triton", device_type=other, dtype=torch.float16) == (
+        f"backend triton runs on {TRITON['device_type']} tensors, got {other}"
+    )
 
 
 def test_auto_prefers_native_and_leaves_float64_to_the_reference() -> None:
@@ -66,9 +85,10 @@ def test_auto_prefers_native_and_leaves_float64_to_the_reference() -> None:
 def test_without_a_library_auto_is_the_reference_and_cpu_says_why(no_library) -> None:
     assert resolve("depthwise_conv", "auto", **CPU) is Backend.REFERENCE
     with pytest.raises(
-        RuntimeError, match=r"effnet_fast.depthwise_conv: backend cpu cannot serve.*_C_cpu is not there"
+        RuntimeError, match=r"effnet_fast.depthwise_conv: backend cpu cannot serve.*: cpu is not there"
     ):
         ops.depthwise_conv(*make_args("depthwise_conv"), backend="cpu")
+    assert supports("depthwise_conv", "triton", **TRITON) == "triton is not there"
     y = ops.depthwise_conv(*make_args("depthwise_conv"))
     assert torch.equal(y, ops.depthwise_conv(*make_args("depthwise_conv"), backend="reference"))
 
@@ -98,16 +118,19 @@ def test_unknown_names() -> None:
 
 
 def test_a_composed_operator_needs_its_parts(monkeypatch) -> None:
-    monkeypatch.setattr(native, "available", lambda name: True)
+    monkeypatch.setattr(native, "reason", lambda name: "")
     kernels = {"depthwise_conv_pool_into", "depthwise_conv_into", "pointwise_conv_into"}
     monkeypatch.setattr(backends, "has_kernel", lambda name, backend: name in kernels)
     _inspect()
     try:
         assert supports("expand_depthwise_pool", "cpu", **CPU) is None
         assert supports("depthwise_conv_gate", "cpu", **CPU) == (
-            "the cpu library has no kernel for squeeze_excite_gate"
+            "the cpu backend has no kernel for squeeze_excite_gate"
         )
-        assert supports("mbconv", "cpu", **CPU) == "the cpu library has no kernel for squeeze_excite_gate"
+        assert supports("mbconv", "cpu", **CPU) == "the cpu backend has no kernel for squeeze_excite_gate"
+        assert supports("mbconv", "triton", **TRITON) == (
+            "the triton backend has no kernel for squeeze_excite_gate"
+        )
         assert resolve("mbconv", "auto", **CPU) is Backend.REFERENCE
     finally:
         monkeypatch.undo()
@@ -116,6 +139,8 @@ def test_a_composed_operator_needs_its_parts(monkeypatch) -> None:
 
 def test_handles() -> None:
     assert ops.handle("mbconv", "packed_into", "cpu") is torch.ops.effnet_fast.mbconv_packed_into.default
+    twin = torch.ops.effnet_fast.mbconv_packed_into_triton.default
+    assert ops.handle("mbconv", "packed_into", "triton") is twin
     args = make_args("depthwise_conv")
     assert torch.equal(
         ops.handle("depthwise_conv", "", "reference")(*args), ops.depthwise_conv(*args, backend="reference")

@@ -12,12 +12,9 @@ import torch
 from effnet_fast import native, ops
 from effnet_fast.ops import containers
 from effnet_fast.ops.schemas import OPERATORS
-from effnet_fast.testing import Target, make_args, targets
-
-PACKED = [target for target in targets() if target.packed]
+from effnet_fast.testing import Target, devices, make_args, targets
 
 
-@pytest.mark.parametrize("packed_target", PACKED, ids=str)
 @pytest.mark.parametrize("op", OPERATORS)
 def test_packed_weights_are_bytes_that_may_be_moved(op, packed_target) -> None:
     args = packed_target.pack_arguments(op, make_args(op))
@@ -26,61 +23,58 @@ def test_packed_weights_are_bytes_that_may_be_moved(op, packed_target) -> None:
     assert (packed.dtype, packed.dim(), packed.requires_grad) == (torch.uint8, 1, False)
     function = ops.handle(op, "packed", packed_target.backend)
     expected = function(*args)
-    arena = torch.zeros(packed.numel() + 192, dtype=torch.uint8)
+    arena = torch.zeros(packed.numel() + 192, dtype=torch.uint8, device=packed_target.device)
     args[at] = arena[128 : 128 + packed.numel()].copy_(packed)
     moved = function(*args)
     for a, b in zip(*((r,) if isinstance(r, torch.Tensor) else r for r in (expected, moved)), strict=True):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("packed_target", PACKED, ids=str)
+def _pack(target: Target, op: str, *weights: torch.Tensor) -> torch.Tensor:
+    return ops.pack(op, *weights, backend=target.backend, isa=target.isa)
+
+
 def test_packing_does_not_track_gradients(packed_target) -> None:
-    weight = torch.randn(8, 1, 3, 3, requires_grad=True)
-    packed = ops.pack("depthwise_conv", weight, backend=packed_target.backend, isa=packed_target.isa)
+    weight = torch.randn(8, 1, 3, 3, requires_grad=True, device=packed_target.device)
+    packed = _pack(packed_target, "depthwise_conv", weight)
     assert not packed.requires_grad
 
 
-@pytest.mark.parametrize("packed_target", PACKED, ids=str)
 def test_packed_for_another_operator_is_refused(packed_target) -> None:
-    x = torch.randn(1, 8, 5, 5)
-    packed = ops.pack(
-        "pointwise_conv", torch.randn(8, 8), backend=packed_target.backend, isa=packed_target.isa
-    )
+    x, weight = packed_target.place([torch.randn(1, 8, 5, 5), torch.randn(8, 8)])
+    packed = _pack(packed_target, "pointwise_conv", weight)
     function = ops.handle("depthwise_conv", "packed", packed_target.backend)
     with pytest.raises((ValueError, RuntimeError), match="packed"):
         function(x, packed, 3, 1, (1, 1, 1, 1), "identity")
 
 
-@pytest.mark.parametrize("packed_target", PACKED, ids=str)
 def test_geometry_that_disagrees_with_the_weights_is_refused(packed_target) -> None:
-    x = torch.randn(1, 8, 5, 5)
-    packed = ops.pack(
-        "pointwise_conv", torch.randn(16, 8), backend=packed_target.backend, isa=packed_target.isa
-    )
+    x, weight = packed_target.place([torch.randn(1, 8, 5, 5), torch.randn(16, 8)])
+    packed = _pack(packed_target, "pointwise_conv", weight)
     with pytest.raises((ValueError, RuntimeError), match="packed"):
         ops.handle("pointwise_conv", "packed", packed_target.backend)(x, packed, 24, "identity")
 
 
-@pytest.mark.parametrize("packed_target", PACKED, ids=str)
 def test_dtype_that_disagrees_with_the_weights_is_refused(packed_target) -> None:
-    x = torch.randn(1, 8, 5, 5).half()
-    packed = ops.pack(
-        "pointwise_conv", torch.randn(16, 8), backend=packed_target.backend, isa=packed_target.isa
-    )
+    x, weight = packed_target.place([torch.randn(1, 8, 5, 5).half(), torch.randn(16, 8)])
+    packed = _pack(packed_target, "pointwise_conv", weight)
     with pytest.raises((TypeError, RuntimeError), match="dtype"):
         ops.handle("pointwise_conv", "packed", packed_target.backend)(x, packed, 16, "identity")
 
 
 def test_bytes_that_are_no_weights_are_refused(target) -> None:
-    x = torch.randn(1, 8, 5, 5)
-    for rubbish in (torch.zeros(4096, dtype=torch.uint8), torch.zeros(3, dtype=torch.uint8)):
+    x = torch.randn(1, 8, 5, 5, device=target.device)
+    for size in (4096, 3):
+        rubbish = torch.zeros(size, dtype=torch.uint8, device=target.device)
         with pytest.raises((ValueError, RuntimeError), match="packed"):
             ops.handle("depthwise_conv", "packed", target.backend)(x, rubbish, 3, 1, (1, 1, 1, 1), "relu")
 
 
-def test_weights_of_one_backend_are_refused_by_another() -> None:
-    x, weight = torch.randn(1, 8, 5, 5), torch.randn(8, 1, 3, 3)
-    blobs = {target.backend: ops.pack("depthwise_conv", weight, backend=target.backend) for target in PACKED}
+@pytest.mark.parametrize("device", devices())
+def test_weights_of_one_backend_are_refused_by_another(device) -> None:
+    x, weight = torch.randn(1, 8, 5, 5, device=device), torch.randn(8, 1, 3, 3, device=device)
+    backends = dict.fromkeys(target.backend for target in targets() if target.device == device)
+    blobs = {backend: ops.pack("depthwise_conv", weight, backend=backend) for backend in backends}
     for backend in blobs:
         for other, blob in blobs.items():
             function = ops.handle("depthwise_conv", "packed", backend)

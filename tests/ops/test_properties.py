@@ -18,10 +18,11 @@ CHANNELS = st.sampled_from([1, 2, 3, 7, 8, 16, 17, 24, 27, 40, 65])
 def calls(draw, op: str):
     row = OPERATORS[op]
     names = {parameter.name for parameter in row.parameters}
-    # One value says nothing of the reference's usual error where a pixel and the mean cancel.
+    # One value says nothing of the reference's usual error where pixel and mean cancel, or a mean's terms.
     least = 8 if op == "stem_conv" else 1
+    outputs = CHANNELS.filter(lambda channels: channels >= 8) if op == "head_pool" else CHANNELS
     options = dict(
-        n=draw(st.integers(0, 3)), c=draw(CHANNELS), o=draw(CHANNELS), m=draw(CHANNELS),
+        n=draw(st.integers(0, 3)), c=draw(CHANNELS), o=draw(outputs), m=draw(CHANNELS),
         s=draw(st.integers(1, 9)), h=draw(st.integers(least, 20)), w=draw(st.integers(least, 20)),
     )  # fmt: skip
     if "padding" in names:
@@ -58,5 +59,7 @@ def calls(draw, op: str):
 def test_any_call_is_within_budget(op, data) -> None:
     args = data.draw(calls(op))
     expectation = Expectation.of(op, args)
+    interpreted = data.draw(st.integers(0, 7)) == 0  # an eighth of the calls: it is slow
     for target in targets():
-        expectation.assert_within(target.run(op, args))
+        if interpreted or not target.interpreted:
+            expectation.assert_within(target.run(op, args))

@@ -9,9 +9,7 @@ import torch.nn.functional as F
 from effnet_fast import ops
 from effnet_fast.ops import reference
 from effnet_fast.ops.schemas import OPERATORS
-from effnet_fast.testing import Expectation, make_args, targets
-
-BACKENDS = sorted({target.backend for target in targets()})
+from effnet_fast.testing import Expectation, make_args
 
 
 def _tensors(result) -> tuple:
@@ -22,11 +20,12 @@ def _named(op: str, args: list) -> dict:
     return dict(zip([parameter.name for parameter in OPERATORS[op].parameters], args, strict=True))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("op", OPERATORS)
-def test_every_argument_by_name(op, backend) -> None:
-    args = make_args(op)
-    Expectation.of(op, args).assert_within(getattr(ops, op)(**_named(op, args), backend=backend))
+def test_every_argument_by_name(op, unpacked_target) -> None:
+    args = make_args(op, device=unpacked_target.device)
+    Expectation.of(op, args).assert_within(
+        getattr(ops, op)(**_named(op, args), backend=unpacked_target.backend)
+    )
 
 
 def test_documented_pytorch() -> None:
@@ -76,12 +75,11 @@ def test_tile_sums() -> None:
             torch.testing.assert_close(sums[:, ty * 2 + tx], tile.sum((2, 3)))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_paddings(backend) -> None:
-    x, w = torch.randn(1, 8, 9, 9), torch.randn(8, 1, 5, 5)
+def test_paddings(unpacked_target) -> None:
+    x, w = unpacked_target.place([torch.randn(1, 8, 9, 9), torch.randn(8, 1, 5, 5)])
 
     def run(padding):
-        return ops.depthwise_conv(x, w, padding=padding, backend=backend)
+        return ops.depthwise_conv(x, w, padding=padding, backend=unpacked_target.backend)
 
     assert torch.equal(run(None), run(2))
     assert torch.equal(run((2, 2)), run(2))
@@ -90,35 +88,35 @@ def test_paddings(backend) -> None:
     assert run((0, 1, 2, 3)).shape == (1, 8, 7, 9)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_stem_conv_takes_numbers_for_mean_and_std(backend) -> None:
-    args = _named("stem_conv", make_args("stem_conv", c=3, dtype=torch.float16))
+def test_stem_conv_takes_numbers_for_mean_and_std(unpacked_target) -> None:
+    args = _named(
+        "stem_conv", make_args("stem_conv", c=3, dtype=torch.float16, device=unpacked_target.device)
+    )
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     args.update(mean=mean, std=std, dtype=None)
-    y = ops.stem_conv(**args, backend=backend)
+    y = ops.stem_conv(**args, backend=unpacked_target.backend)
     assert y.dtype == torch.float16
-    args.update(mean=torch.tensor(mean), std=torch.tensor(std), dtype=torch.float16)
-    assert torch.equal(y, ops.stem_conv(**args, backend=backend))
+    mean, std = unpacked_target.place([torch.tensor(mean), torch.tensor(std)])
+    args.update(mean=mean, std=std, dtype=torch.float16)
+    assert torch.equal(y, ops.stem_conv(**args, backend=unpacked_target.backend))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("op", OPERATORS)
-def test_out(op, backend) -> None:
-    args = make_args(op, layout="contiguous")
+def test_out(op, unpacked_target) -> None:
+    args = make_args(op, layout="contiguous", device=unpacked_target.device)
     public = getattr(ops, op)
-    expected = _tensors(public(**_named(op, args), backend=backend))
+    expected = _tensors(public(**_named(op, args), backend=unpacked_target.backend))
     out = tuple(torch.full_like(y, float("nan")) for y in expected)
-    result = public(**_named(op, args), backend=backend, out=out if len(out) > 1 else out[0])
+    result = public(**_named(op, args), backend=unpacked_target.backend, out=out if len(out) > 1 else out[0])
     for y, written, returned in zip(expected, out, _tensors(result), strict=True):
         assert torch.equal(y, written)
         assert returned is written
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "f16"])
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("op", OPERATORS)
-def test_autocast_is_a_cast_of_activations_and_weights(op, backend, dtype) -> None:
-    args, public = make_args(op), getattr(ops, op)
+def test_autocast_is_a_cast_of_activations_and_weights(op, unpacked_target, dtype) -> None:
+    args, public = make_args(op, device=unpacked_target.device), getattr(ops, op)
     row = OPERATORS[op]
     cast = {
         name: value.to(dtype)
@@ -131,9 +129,9 @@ def test_autocast_is_a_cast_of_activations_and_weights(op, backend, dtype) -> No
     given = _named(op, args)
     if op == "stem_conv":
         cast["dtype"], given["dtype"] = dtype, None
-    with torch.autocast("cpu", dtype=dtype):
-        result = _tensors(public(**given, backend=backend))
-    for y, expected in zip(result, _tensors(public(**cast, backend=backend)), strict=True):
+    with torch.autocast(unpacked_target.device, dtype=dtype):
+        result = _tensors(public(**given, backend=unpacked_target.backend))
+    for y, expected in zip(result, _tensors(public(**cast, backend=unpacked_target.backend)), strict=True):
         assert y.dtype == expected.dtype
         assert torch.equal(y, expected)
 
@@ -174,18 +172,18 @@ def test_gradients(op) -> None:
     )
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("op", OPERATORS)
-def test_an_input_that_requires_grad_gives_a_differentiable_result(op, backend) -> None:
-    args = make_args(op)
+def test_an_input_that_requires_grad_gives_a_differentiable_result(op, unpacked_target) -> None:
+    args = make_args(op, device=unpacked_target.device)
     weight = next(i for i, p in enumerate(OPERATORS[op].parameters) if p.name in OPERATORS[op].weights)
     args[weight] = args[weight].clone().requires_grad_()
-    result = _tensors(getattr(ops, op)(**_named(op, args), backend=backend))
+    result = _tensors(getattr(ops, op)(**_named(op, args), backend=unpacked_target.backend))
     sum(y.float().sum() for y in result).backward()
     assert args[weight].grad.abs().sum() > 0
     with torch.no_grad():
         assert not any(
-            y.requires_grad for y in _tensors(getattr(ops, op)(**_named(op, args), backend=backend))
+            y.requires_grad
+            for y in _tensors(getattr(ops, op)(**_named(op, args), backend=unpacked_target.backend))
         )
 
 

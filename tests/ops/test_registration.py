@@ -5,27 +5,49 @@ from __future__ import annotations
 import pytest
 import torch
 
-from effnet_fast import ops
+from effnet_fast import backends, ops
 from effnet_fast.ops.geometry import allocate
-from effnet_fast.ops.schemas import OPERATORS, VARIANTS
+from effnet_fast.ops.schemas import OPERATORS, VARIANTS, overload
 from effnet_fast.ops.validation import check
-from effnet_fast.testing import Target, make_args
+from effnet_fast.testing import Target, devices, make_args, targets
 
 FORMS = [(op, variant) for op in OPERATORS for variant in VARIANTS]
 
 
-def _backend(op: str) -> str:
-    return str(ops.dispatch.backends.resolve(op, "auto", device_type="cpu", dtype=torch.float32))
+def _twin(target: Target) -> str:
+    return backends.twin(backends.parse_backend(target.backend))
 
 
-def _call(op: str, variant: str, **options) -> tuple:
+def _registered() -> list[Target]:
+    """Who is behind the dispatcher's operators: what `auto` chooses on each kind of device, and the twins."""
+    chosen = [
+        backends.resolve("mbconv", "auto", device_type=device, dtype=torch.float32) for device in devices()
+    ]
+    found = [Target(str(backend), device=device) for backend, device in zip(chosen, devices(), strict=True)]
+    found += [target for target in targets() if not target.packed and _twin(target)]
+    return list(dict.fromkeys(found))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "behind" in metafunc.fixturenames:
+        metafunc.parametrize("behind", _registered(), ids=str)
+
+
+def _call(behind: Target, op: str, variant: str, **options) -> tuple:
     """The dispatcher operator of `variant`, with arguments for it."""
     row = OPERATORS[op]
-    args = make_args(op, **options)
+    if behind.interpreted:  # these tests call it hundreds of times, and look at metadata
+        options = {"n": 1, "h": 3, "w": 4, **options}
+    args = make_args(op, device=behind.device, **options)
     outputs = allocate(row, *check(row, "", args)) if variant.endswith("into") else ()
     if variant.startswith("packed"):
-        args = Target(_backend(op), packed=True).pack_arguments(op, args)
-    return getattr(torch.ops.effnet_fast, row.dispatcher_name(variant)).default, (*outputs, *args)
+        args = behind.pack_arguments(op, args)
+    return overload(row.dispatcher_name(variant, _twin(behind))), (*outputs, *args)
+
+
+def _asked(behind: Target) -> str:
+    """What a caller asks for to get it."""
+    return behind.backend if _twin(behind) else "auto"
 
 
 def _tensors(result) -> tuple:
@@ -40,10 +62,10 @@ def _assert_same(first, second) -> None:
 
 @pytest.mark.parametrize("layout", ["channels_last", "contiguous"])
 @pytest.mark.parametrize(("op", "variant"), FORMS)
-def test_opcheck(op, variant, layout) -> None:
+def test_opcheck(op, variant, layout, behind) -> None:
     if variant.endswith("into"):
         layout = "channels_last"  # what these forms are given
-    operator, args = _call(op, variant, layout=layout)
+    operator, args = _call(behind, op, variant, layout=layout)
     results = torch.library.opcheck(operator, args)
     assert set(results.values()) == {"SUCCESS"}
     assert len(results) == 4
@@ -51,14 +73,14 @@ def test_opcheck(op, variant, layout) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["f16", "bf16"])
 @pytest.mark.parametrize("op", OPERATORS)
-def test_opcheck_16_bits(op, dtype) -> None:
-    operator, args = _call(op, "", dtype=dtype)
+def test_opcheck_16_bits(op, dtype, behind) -> None:
+    operator, args = _call(behind, op, "", dtype=dtype)
     torch.library.opcheck(operator, args, test_utils=("test_schema", "test_faketensor"))
 
 
 @pytest.mark.parametrize(("op", "variant"), FORMS)
-def test_raw_operator_refuses_an_input_that_requires_grad(op, variant) -> None:
-    operator, args = _call(op, variant)
+def test_raw_operator_refuses_an_input_that_requires_grad(op, variant, behind) -> None:
+    operator, args = _call(behind, op, variant)
     inputs = len(OPERATORS[op].outputs) if variant.endswith("into") else 0
     args = list(args)
     floats = [
@@ -76,27 +98,28 @@ def test_raw_operator_refuses_an_input_that_requires_grad(op, variant) -> None:
             operator(*given)
 
 
-def test_written_tensors_get_a_new_version() -> None:
-    operator, args = _call("depthwise_conv", "into")
+def test_written_tensors_get_a_new_version(behind) -> None:
+    operator, args = _call(behind, "depthwise_conv", "into")
     before = args[0]._version
     operator(*args)
     assert args[0]._version > before
 
 
 @pytest.mark.parametrize("op", OPERATORS)
-def test_compile_with_dynamic_shapes(op) -> None:
+def test_compile_with_dynamic_shapes(op, behind) -> None:
     torch._dynamo.reset()
-    operator, args = _call(op, "")
+    # A size of 1, and two sizes that are equal, would be constants of the graph.
+    operator, args = _call(behind, op, "", n=2, h=9, w=7)
     public = getattr(ops, op)
 
     def both(*args):
         names = [parameter.name for parameter in OPERATORS[op].parameters]
-        return operator(*args), public(**dict(zip(names, args, strict=True)))
+        return operator(*args), public(**dict(zip(names, args, strict=True)), backend=_asked(behind))
 
     compiled = torch.compile(both, fullgraph=True, dynamic=True, backend="aot_eager")
     # The pooled count is an int of the schema, hence a constant of the graph.
-    larger_map = {} if op == "squeeze_excite_gate" else dict(h=12, w=10)
-    _, larger = _call(op, "", n=3, **larger_map)
+    larger_map = dict(h=9, w=7) if op == "squeeze_excite_gate" else dict(h=12, w=10)
+    _, larger = _call(behind, op, "", n=3, **larger_map)
     with torch._dynamo.config.patch(error_on_recompile=True):
         for given in (args, larger):
             for first, second in zip(compiled(*given), both(*given), strict=True):
@@ -105,9 +128,9 @@ def test_compile_with_dynamic_shapes(op) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("op", ["depthwise_conv_gate", "mbconv"])
-def test_compile_of_every_variant(op, variant) -> None:
+def test_compile_of_every_variant(op, variant, behind) -> None:
     torch._dynamo.reset()
-    operator, args = _call(op, variant)
+    operator, args = _call(behind, op, variant)
     expected = [a.clone() if isinstance(a, torch.Tensor) else a for a in args]
     result = torch.compile(operator, fullgraph=True, backend="aot_eager")(*args)
     truth = operator(*expected)
@@ -115,13 +138,13 @@ def test_compile_of_every_variant(op, variant) -> None:
     _assert_same(args[:written] if written else result, expected[:written] if written else truth)
 
 
-def test_compile_with_inductor() -> None:
+def test_compile_with_inductor(behind) -> None:
     torch._dynamo.reset()
-    args = make_args("pointwise_conv", o=8)
+    args, backend = make_args("pointwise_conv", o=8, device=behind.device), _asked(behind)
 
     def block(x, weight, bias, activation, gate, residual):
-        y = ops.pointwise_conv(x * 2, weight, bias, activation, gate, residual)
-        return ops.head_pool(y + 1, weight, bias, activation) * 2
+        y = ops.pointwise_conv(x * 2, weight, bias, activation, gate, residual, backend=backend)
+        return ops.head_pool(y + 1, weight, bias, activation, backend=backend) * 2
 
     torch.testing.assert_close(torch.compile(block, fullgraph=True)(*args), block(*args))
 
@@ -140,26 +163,26 @@ def test_compiled_training_uses_the_reference() -> None:
 class _Public(torch.nn.Module):
     """One operator as a module; tensors are the inputs, the rest is the module's."""
 
-    def __init__(self, op: str, args: list) -> None:
+    def __init__(self, op: str, args: list, backend: str) -> None:
         super().__init__()
-        self.op = op
+        self.op, self.backend = op, backend
         self.names = [parameter.name for parameter in OPERATORS[op].parameters]
         self.constants = {
             n: a for n, a in zip(self.names, args, strict=True) if not isinstance(a, torch.Tensor)
         }
 
     def forward(self, tensors: dict[str, torch.Tensor]):
-        return getattr(ops, self.op)(**tensors, **self.constants)
+        return getattr(ops, self.op)(**tensors, **self.constants, backend=self.backend)
 
 
 @pytest.mark.parametrize("op", OPERATORS)
-def test_export(op) -> None:
-    args = make_args(op)
-    module = _Public(op, args)
+def test_export(op, behind) -> None:
+    args = make_args(op, device=behind.device)
+    module = _Public(op, args, _asked(behind))
     tensors = {n: a for n, a in zip(module.names, args, strict=True) if isinstance(a, torch.Tensor)}
     program = torch.export.export(module, (tensors,))
     _assert_same(program.module()(tensors), module(tensors))
-    if _backend(op) != "reference":
-        targets = [node.target for node in program.graph.nodes if node.op == "call_function"]
-        ours = [target for target in targets if "effnet_fast" in str(target)]
-        assert ours == [getattr(torch.ops.effnet_fast, op).default], "one functional node"
+    if behind.backend != "reference":
+        called = [node.target for node in program.graph.nodes if node.op == "call_function"]
+        ours = [target for target in called if "effnet_fast" in str(target)]
+        assert ours == [overload(op + _twin(behind))], "one functional node"

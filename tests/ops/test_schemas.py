@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from effnet_fast.ops.schemas import OPERATORS, VARIANTS, dispatcher_schemas
+from effnet_fast.ops.schemas import OPERATORS, TWINS, VARIANTS, dispatcher_schemas
 
 CONV = "int stride, int[4] padding, str activation"
 DEPTHWISE = f"Tensor x, Tensor weight, Tensor? bias, {CONV}"
@@ -41,6 +41,13 @@ def test_derived_schema(name) -> None:
     assert dispatcher_schemas()[name] == CONTRACT[name]
 
 
+@pytest.mark.parametrize("name", [name for name in dispatcher_schemas() if not name.endswith(TWINS[1:])])
+def test_a_twin_has_the_same_schema(name) -> None:
+    assert TWINS == ("", "_triton")
+    for twin in TWINS:
+        assert dispatcher_schemas()[name + twin] == dispatcher_schemas()[name]
+
+
 @pytest.mark.parametrize("name", dispatcher_schemas())
 def test_dispatcher_has_every_variant(name) -> None:
     schema = getattr(torch.ops.effnet_fast, name).default._schema
@@ -48,9 +55,11 @@ def test_dispatcher_has_every_variant(name) -> None:
     assert len(set(names)) == len(names)
     assert "out" not in names, "a keyword named out breaks torch.compile"
     mutated = [argument.name for argument in schema.arguments if argument.alias_info is not None]
-    row = next((row for row in OPERATORS.values() if name == row.dispatcher_name("into")), None)
-    if row is not None:
-        assert mutated == list(row.outputs)
+    into = {
+        row.dispatcher_name(variant, twin): row
+        for row in OPERATORS.values() for variant in ("into", "packed_into") for twin in TWINS
+    }  # fmt: skip
+    assert mutated == (list(into[name].outputs) if name in into else [])
     assert not any(returned.alias_info for returned in schema.returns)
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from effnet_fast import ops
-from effnet_fast.ops.schemas import OPERATORS
-from effnet_fast.testing import Target, make_args, targets
-
-BACKENDS = sorted({target.backend for target in targets()})
+from effnet_fast import backends, ops
+from effnet_fast.ops.schemas import OPERATORS, TWINS
+from effnet_fast.testing import Target, make_args
 
 
 def _names(op: str) -> list[str]:
@@ -91,22 +89,22 @@ BAD = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("op", "change", "error", "message"), BAD)
-def test_bad_argument(op, change, error, message, backend) -> None:
+def test_bad_argument(op, change, error, message, unpacked_target) -> None:
     with pytest.raises(error, match=message) as caught:
-        Target(backend).run(op, _changed(op, change))
+        unpacked_target.run(op, _changed(op, change))
     assert str(caught.value).startswith(f"effnet_fast.{op}: ")
 
 
+@pytest.mark.parametrize("twin", TWINS)
 @pytest.mark.parametrize(("op", "change", "error", "message"), BAD)
-def test_raw_operator_says_the_same(op, change, error, message) -> None:
+def test_raw_operator_says_the_same(op, change, error, message, twin) -> None:
     args = _changed(op, change)
     with pytest.raises(error) as public:
         Target("reference").run(op, args)
     # A value of the wrong type may be the dispatcher's to refuse, with its own RuntimeError.
     with pytest.raises((error, RuntimeError)) as raw:
-        getattr(torch.ops.effnet_fast, op).default(*args)
+        getattr(torch.ops.effnet_fast, op + twin).default(*args)
     if raw.type is error:
         assert str(raw.value) == str(public.value)
     else:
@@ -114,21 +112,20 @@ def test_raw_operator_says_the_same(op, change, error, message) -> None:
 
 
 @pytest.mark.parametrize("op", OPERATORS)
-def test_packed_form_checks_its_arguments(op, target) -> None:
-    if not target.packed:
-        target = Target(target.backend, packed=True)
-    row = OPERATORS[op]
+def test_packed_form_checks_its_arguments(op, packed_target) -> None:
+    target, row = packed_target, OPERATORS[op]
     names = [parameter.name for parameter in row.packed_parameters]
     args = target.pack_arguments(op, make_args(op))
-    operator = getattr(torch.ops.effnet_fast, f"{op}_packed").default
+    twin = backends.twin(backends.parse_backend(target.backend))
+    operator = getattr(torch.ops.effnet_fast, f"{op}_packed{twin}").default
 
     def bad(**change):
         return [change.get(name, value) for name, value in zip(names, args, strict=True)]
 
     with pytest.raises(TypeError, match="packed has dtype float32, expected uint8"):
-        operator(*bad(packed=torch.zeros(64)))
+        operator(*bad(packed=torch.zeros(64, device=target.device)))
     with pytest.raises(ValueError, match=r"packed has shape \[8, 8\]"):
-        operator(*bad(packed=torch.zeros(8, 8, dtype=torch.uint8)))
+        operator(*bad(packed=torch.zeros(8, 8, dtype=torch.uint8, device=target.device)))
     first = names[0]
     with pytest.raises(ValueError, match=f"{first} has shape"):
         operator(*bad(**{first: args[0].flatten()}))
@@ -141,9 +138,8 @@ def test_packed_form_checks_its_arguments(op, target) -> None:
 
 
 @pytest.mark.parametrize("change", ["shape", "dtype", "layout", "count"])
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_bad_out(backend, change) -> None:
-    args = make_args("depthwise_conv_pool")
+def test_bad_out(unpacked_target, change) -> None:
+    args = make_args("depthwise_conv_pool", device=unpacked_target.device)
     y, sums = ops.depthwise_conv_pool(*args)
     out, error, message = {
         "shape": ((y[:, :, 1:].clone(), sums), ValueError,
@@ -153,9 +149,10 @@ def test_bad_out(backend, change) -> None:
         "count": (y, ValueError, "got 1 outputs, expected 2: y, sums"),
     }[change]  # fmt: skip
     with pytest.raises(error, match=message):
-        ops.depthwise_conv_pool(*args, backend=backend, out=out)
+        ops.depthwise_conv_pool(*args, backend=unpacked_target.backend, out=out)
 
 
-def test_other_device_is_named() -> None:
-    with pytest.raises(ValueError, match="weight is on meta, the other tensors are on cpu"):
-        ops.depthwise_conv(_zeros(1, 8, 4, 4), torch.zeros(8, 1, 3, 3, device="meta"))
+def test_other_device_is_named(unpacked_target) -> None:
+    x, weight = torch.zeros(1, 8, 4, 4, device=unpacked_target.device), torch.zeros(8, 1, 3, 3, device="meta")
+    with pytest.raises(ValueError, match=f"weight is on meta, the other tensors are on {x.device}"):
+        ops.depthwise_conv(x, weight, backend=unpacked_target.backend)
