@@ -11,11 +11,13 @@ import torch
 from rich.console import Console
 
 import effnet_fast
+from benchmarks import operator_tables, operators, plots, profile, readme, tables
 from benchmarks import photos as photographs
-from benchmarks import plots, profile, readme, tables
-from benchmarks.cases import DTYPES, PHIS, parse_dtypes, parse_numbers, sweep
+from benchmarks.cases import DTYPES, PHIS, describe_model, parse_dtypes, parse_numbers, sweep
+from benchmarks.layers import layer_cases
 from benchmarks.peers import PEERS, parse_peers
 from benchmarks.progress import Reporter
+from benchmarks.resources.command import resources
 from benchmarks.results import ResultError, Results, load, save
 from benchmarks.runner import OK, QUICK, THOROUGH, Job, Runner, Settings
 from benchmarks.subject import distinct_images, rows_of_batch, seeded_model
@@ -213,8 +215,34 @@ def run_models(
     settings = replace(settings, threads=threads)
     path = folder / "models.json"
     environment = describe(threads=threads)
+    fresh = Results("models", environment, settings.record(), command)
+
+    def run(pending: list[Job], results: Results) -> int:
+        with Runner(settings, Reporter(console), start_peer=start_peer) as runner:
+            return runner.run(
+                pending, results, lambda: save(results, path), deadline_seconds=deadline_seconds
+            )
+
+    rows = _sweep(console, path, fresh, jobs, run, _show, resume=resume)
+    return all(row["status"] == OK for row in rows if row["group"] == "engine")
+
+
+def _sweep(
+    console: Console,
+    path: Path,
+    fresh: Results,
+    jobs: list,
+    run: Callable[[list, Results], int],
+    show: Callable[[Console, Results, Path], None],
+    *,
+    resume: bool,
+) -> list[dict[str, object]]:
+    """`run` what is not in the result file yet, `show` all of it, and return the rows of `jobs`.
+
+    `run` saves after every case, and returns how many it left out for want of time.
+    """
     try:
-        results = _open_results(path, environment, settings, command, resume=resume)
+        results = _open_results(path, fresh, resume=resume)
     except ResultError as error:
         raise _refuse(error) from error
     pending = [job for job in jobs if not _finished(results, job)]
@@ -226,22 +254,20 @@ def run_models(
         _warn_of_load(console)
     interrupted = False
     try:
-        with Runner(settings, Reporter(console), start_peer=start_peer) as runner:
-            left_out = runner.run(
-                pending, results, lambda: save(results, path), deadline_seconds=deadline_seconds
-            )
+        left_out = run(pending, results)
         if left_out:
-            console.print(f"{left_out} cases left out, for the time is up; to go on: {command} --resume")
+            console.print(
+                f"{left_out} cases left out, for the time is up; to go on: {fresh.command} --resume"
+            )
     except KeyboardInterrupt:
         interrupted = True
         console.print("interrupted; the finished cases are kept (continue with --resume)")
     if results.rows:
-        _show(console, results, path)
+        show(console, results, path)
     if interrupted:
         raise SystemExit(INTERRUPTED)
     keys = {job.case.key for job in jobs}
-    engines = [row for row in results.rows if row["group"] == "engine" and row["case"] in keys]
-    return all(row["status"] == OK for row in engines)
+    return [row for row in results.rows if row["case"] in keys]
 
 
 def _warn_of_load(console: Console) -> None:
@@ -264,32 +290,29 @@ def _show(console: Console, results: Results, path: Path) -> None:
     console.print(f"written: {files}", markup=False, highlight=False)
 
 
-def _finished(results: Results, job: Job) -> bool:
+def _finished(results: Results, job) -> bool:
     done = {row["peer"] for row in results.of_case(job.case.key) if row["status"] != "error"}
     return done >= set(job.peers)
 
 
-def _open_results(
-    path: Path, environment: dict, settings: Settings, command: str, *, resume: bool
-) -> Results:
-    """The file's results when a run is resumed, else empty ones.
+def _open_results(path: Path, fresh: Results, *, resume: bool) -> Results:
+    """The file's results when a run is resumed, else the empty `fresh` ones.
 
     A file that cannot be read is an error either way: it may be the only copy of something.
     """
-    fresh = Results("models", environment, settings.record(), command)
     if not path.exists():
         return fresh
-    old = load(path, kind="models")
+    old = load(path, kind=fresh.kind)
     if not resume:
         return fresh
-    reasons = differences(old.environment, environment)
+    reasons = differences(old.environment, fresh.environment)
     if old.settings != fresh.settings:
         reasons.append(f"settings: {old.settings} there, {fresh.settings} here")
     if reasons:
         raise ResultError(
             f"{_shown(path)} cannot be resumed: {'; '.join(reasons)}. Use --fresh or another --out"
         )
-    old.command = command
+    old.command = fresh.command
     return old
 
 
@@ -304,6 +327,93 @@ def _shown(path: Path) -> str:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+@main.command("ops")
+@click.option("--model", "models_", multiple=True, help="Repeatable.  [default: efficientnet_b0 and _b4]")
+@click.option("--batch", help="Images per call.  [default: 1,32,256; on a CPU 1,16]")
+@click.option("--dtype", help="[default: float16; on a CPU float32]")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda where there is one]")
+@click.option("--backend", help="Of this project, e.g. triton or cuda,triton.  [default: all that serve]")
+@click.option("--operator", "only", multiple=True, help="Some operators alone; repeatable.")
+@click.option("--compiled/--no-compiled", default=True, help="Compare with torch.compile, too.")
+@click.option("--resume", is_flag=True, help="Keep the finished layers of the result file.")
+@click.option("--limit-minutes", type=click.FloatRange(0), help="Begin no further layer after this.")
+@click.option("--rounds", type=click.IntRange(3), default=5, show_default=True)
+@click.option("--min-seconds", type=SECONDS, default=0.05, show_default=True, help="Length of one sample.")
+@click.option("--out", type=FOLDER, default=LOCAL, help="Folder of the result files.")
+def ops_command(
+    models_: tuple[str, ...],
+    batch: str | None,
+    dtype: str | None,
+    device: str | None,
+    backend: str | None,
+    only: tuple[str, ...],
+    compiled: bool,
+    resume: bool,
+    limit_minutes: float | None,
+    rounds: int,
+    min_seconds: float,
+    out: Path,
+) -> None:
+    """Time every distinct layer by itself: checked, then against stock PyTorch and the copy bandwidth.
+
+    Exit status 1 when a layer fails its check or breaks off; 2 for a wrong option or an unusable result file.
+    Ctrl-C keeps every finished layer.
+    """
+    has_gpu = torch.cuda.is_available()
+    device = device or ("cuda" if has_gpu else "cpu")
+    if device == "cuda" and not has_gpu:
+        raise click.UsageError("--device cuda: this machine has no GPU that PyTorch can use")
+    names = models_ or ("efficientnet_b0", "efficientnet_b4")
+    batch = batch or ("1,32,256" if device == "cuda" else "1,16")
+    dtype = dtype or ("float16" if device == "cuda" else "float32")
+    batches, dtypes = _usage(parse_numbers, batch, name="--batch"), _usage(parse_dtypes, dtype)
+    ours = (
+        _usage(operators.parse_backends, backend, device) if backend else operators.available_backends(device)
+    )
+    for name in names:
+        _usage(describe_model, name)
+    cases = layer_cases(names, batches, dtypes, only)
+    if not cases:
+        raise click.UsageError(f"--operator: no layer of {', '.join(names)} is computed by {', '.join(only)}")
+    jobs = [
+        operators.Job(case, (*ours, *operators.stock_peers(case.layer.operator, device, compiled=compiled)))
+        for case in cases
+    ]
+    settings = replace(QUICK, rounds=rounds, min_seconds=min_seconds, threads=torch.get_num_threads())
+    options = [
+        *(f"--model {name}" for name in names), f"--batch {batch}", f"--dtype {dtype}", f"--device {device}",
+        f"--backend {backend}" if backend else "", *(f"--operator {name}" for name in only),
+        "" if compiled else "--no-compiled",
+    ]  # fmt: skip
+    fresh = Results(
+        "operators",
+        describe(device=device),
+        settings.record(),
+        " ".join(["python -m benchmarks ops", *filter(None, options)]),
+    )
+    console, path = _console(), out / f"operators-{device}.json"
+    reporter = Reporter(console, title=operators.case_title, text=operators.rows_text)
+
+    def run(pending: list[operators.Job], results: Results) -> int:
+        if not pending:
+            return 0
+        console.print(f"{len(pending)} layers to measure; first, how fast a plain copy is", highlight=False)
+        runner = operators.OperatorRunner(settings, reporter, device, operators.copy_bandwidth(device))
+        limit = None if limit_minutes is None else 60 * limit_minutes
+        return runner.run(pending, results, lambda: save(results, path), deadline_seconds=limit)
+
+    rows = _sweep(console, path, fresh, jobs, run, _show_operators, resume=resume)
+    if any(row["status"] != OK for row in rows if row["group"] == "ours"):
+        raise SystemExit(1)
+
+
+def _show_operators(console: Console, results: Results, path: Path) -> None:
+    console.print(operator_tables.operators_table(results))
+    for note in operator_tables.notes(results):
+        console.print(note, markup=False, highlight=False)
+    console.print(f"written: {_shown(path)}, .csv", markup=False, highlight=False)
 
 
 @main.command("profile")
@@ -366,3 +476,6 @@ def show(results: Path) -> None:
     except ResultError as error:
         raise _refuse(error) from error
     _show(_console(), found, results)
+
+
+main.add_command(resources)

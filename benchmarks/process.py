@@ -55,6 +55,7 @@ class PeerProcess:
         self._errors = folder / f"errors-{peer}.txt"
         counts = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         environment = {**os.environ, **counts, **PEERS[peer].environment}
+        environment.pop("TRITON_INTERPRET", None)  # nobody's speed
         with self._errors.open("wb") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.worker", peer, str(threads)],

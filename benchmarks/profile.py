@@ -129,7 +129,7 @@ def profile_engine(
             name=layer.name,
             group=group_of(layer),
             operator=layer.operator,
-            shape=_shape_text(layer),
+            shape=shape_text(layer),
             passes=len(plan.passes(batch, segment)),
             milliseconds=statistics.median(samples[segment_index, layer_index]),
             gmacs=batch * macs_of(layer) / 1e9,
@@ -152,7 +152,7 @@ def operator_milliseconds(profiled: profile) -> list[float]:
     return durations
 
 
-def _shape_text(layer: Layer) -> str:
+def shape_text(layer: Layer) -> str:
     channels, height, width = layer.x.shape
     stride = f"/{layer.stride}" if layer.stride != 1 else ""
     return f"{channels}>{layer.y.shape[0]} k{layer.kernel}{stride} @{height}x{width}"

@@ -50,6 +50,35 @@ class Job:
     peers: tuple[str, ...]
 
 
+def run_jobs(
+    jobs: Sequence,
+    measure: Callable[..., list[dict[str, object]]],
+    results: Results,
+    save: Callable[[], None],
+    reporter: Reporter,
+    *,
+    deadline_seconds: float | None = None,
+) -> int:
+    """Add the rows of `measure(job)` to `results` and `save` after each job: an interrupt keeps those done.
+
+    No job is begun later than `deadline_seconds` after the start; returns how many were left out.
+    """
+    start = time.monotonic()
+    reporter.start([job.case for job in jobs])
+    try:
+        for done, job in enumerate(jobs):
+            if deadline_seconds is not None and time.monotonic() - start > deadline_seconds:
+                return len(jobs) - done
+            reporter.begin_case(job.case)
+            rows = measure(job)
+            results.put(rows)
+            save()
+            reporter.end_case(job.case, rows)
+    finally:
+        reporter.stop()
+    return 0
+
+
 class Subject:
     """Model, images and oracle of the variant being measured; rebuilt when the variant changes."""
 
@@ -119,28 +148,16 @@ class Runner:
         *,
         deadline_seconds: float | None = None,
     ) -> int:
-        """Run `jobs`, adding to `results` and calling `save` after each: an interrupt keeps those done.
-
-        No job is begun later than `deadline_seconds` after the start; returns how many were left out.
-        """
-        start = time.monotonic()
+        """See `run_jobs`."""
         subject = Subject(self._folder, self.settings.seed)
-        self.reporter.start([job.case for job in jobs])
-        try:
-            for done, job in enumerate(jobs):
-                if deadline_seconds is not None and time.monotonic() - start > deadline_seconds:
-                    return len(jobs) - done
-                self.reporter.begin_case(job.case)
-                self.reporter.step("weights and float64 logits")
-                dtypes = {other.case.dtype for other in jobs if other.case.model == job.case.model}
-                subject.load(job.case, sorted(dtypes))
-                rows = self._run_job(job, subject)
-                results.put(rows)
-                save()
-                self.reporter.end_case(job.case, rows)
-        finally:
-            self.reporter.stop()
-        return 0
+
+        def measure(job: Job) -> list[dict[str, object]]:
+            self.reporter.step("weights and float64 logits")
+            dtypes = {other.case.dtype for other in jobs if other.case.model == job.case.model}
+            subject.load(job.case, sorted(dtypes))
+            return self._run_job(job, subject)
+
+        return run_jobs(jobs, measure, results, save, self.reporter, deadline_seconds=deadline_seconds)
 
     def _run_job(self, job: Job, subject: Subject) -> list[dict[str, object]]:
         rows = {name: new_row(job.case, name) for name in job.peers}

@@ -1,0 +1,1 @@
+"""What every Triton kernel takes on every GPU, found by compiling without one: docs/resources."""

@@ -1,0 +1,79 @@
+"""The stock side of `benchmarks ops`: a layer as PyTorch runs it, step by step, batch norms folded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from effnet_fast.ops.schemas import OPERATORS
+
+# In place, as networks are written: a step that needs no second tensor gets none.
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "identity": lambda x: x,
+    "relu": lambda x: F.relu(x, inplace=True),
+    "relu6": lambda x: F.relu6(x, inplace=True),
+    "silu": lambda x: F.silu(x, inplace=True),
+    "hardswish": lambda x: F.hardswish(x, inplace=True),
+}
+_GATES: dict[str, Callable[[Tensor], Tensor]] = {"sigmoid": torch.sigmoid, "hardsigmoid": F.hardsigmoid}
+
+
+class Unfused(nn.Module):
+    """Convolution, activation, mean, squeeze-excite, gate, residual: everything in the storage dtype.
+
+    Args:
+        operator: one of those in a three-kernel plan.
+        arguments: of the operator, in schema order. Weights are kept here, ready for stock kernels; the rest
+            is in `inputs`, to be passed to `forward`.
+    """
+
+    def __init__(self, operator: str, arguments: Sequence[Any]) -> None:
+        super().__init__()
+        row = OPERATORS[operator]
+        values = {p.name: value for p, value in zip(row.parameters, arguments, strict=True)}
+        self.operator = operator
+        self.stride, self.padding = values.get("stride", 1), values.get("padding", (0, 0, 0, 0))
+        self.activation = _ACTIVATIONS[values["activation"]]
+        storage = values["weight"].dtype
+        for name in row.weights:
+            value = None if values[name] is None else values[name].to(storage)
+            if value is not None and value.dim() == 4:
+                value = value.contiguous(memory_format=torch.channels_last)
+            self.register_buffer(name, value)
+        self.inputs: list[Tensor | None] = [arguments[0], None, None]
+        if operator == "depthwise_conv_gate":
+            self.se_activation, self.gate = _ACTIVATIONS[values["se_activation"]], _GATES[values["gate"]]
+        elif values.get("gate") is not None:
+            self.inputs[1] = values["gate"].to(storage)[:, :, None, None]
+        self.inputs[2] = values.get("residual")
+
+    def _convolution(self, x: Tensor) -> Tensor:
+        if x.shape[2:] == (1, 1) and self.weight.shape[2:] == (1, 1):
+            return F.linear(x.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None]
+        groups = x.shape[1] // self.weight.shape[1]
+        top, left, bottom, right = self.padding
+        if (top, left) == (bottom, right):
+            return F.conv2d(x, self.weight, self.bias, self.stride, (top, left), 1, groups)
+        padded = F.pad(x, (left, right, top, bottom))
+        return F.conv2d(padded, self.weight, self.bias, self.stride, 0, 1, groups)
+
+    def _gates(self, y: Tensor) -> Tensor:
+        squeezed = self.se_activation(F.linear(y.mean((2, 3)), self.w1.flatten(1), self.b1))
+        return self.gate(F.linear(squeezed, self.w2.flatten(1), self.b2))
+
+    def forward(
+        self, x: Tensor, gate: Tensor | None, residual: Tensor | None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """What the operator returns, in the storage dtype."""
+        if gate is not None:
+            x = x * gate
+        y = self.activation(self._convolution(x))
+        if residual is not None:
+            y = y + residual
+        if self.operator == "depthwise_conv_gate":
+            return y, self._gates(y)
+        return y.mean((2, 3)) if self.operator == "head_pool" else y
