@@ -6,10 +6,12 @@ RUN    := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python
 
 # Compiler processes at a time: each takes up to 1 GB.
 export MAX_JOBS ?= $(shell nproc)
+# One architecture, and that of a GPU which is there: a third of the time of what `make wheel` ships.
+export TORCH_CUDA_ARCH_LIST ?= 9.0
 
 NATIVE := setup.py pyproject.toml $(shell find csrc -type f)
 
-.PHONY: help bench bench-full bench-micro test test-full lint format wheel readme build clean
+.PHONY: help bench bench-full bench-micro test test-full gpu lint format wheel readme report build clean
 
 help:
 	@echo "make bench       classify photographs and compare with stock PyTorch across phi (6 minutes)"
@@ -19,6 +21,8 @@ help:
 	@echo "make lint        ruff and clang-format; make format applies them"
 	@echo "make wheel       builds a wheel, installs it in a bare environment and classifies a photograph"
 	@echo "make readme      regenerates the README's tables from the committed results"
+	@echo "make gpu         on a machine with a GPU: builds, tests, sanitizes and measures with the Python on PATH"
+	@echo "make report      compiles every GPU kernel for every architecture and writes docs/resources"
 
 bench: build
 	$(RUN) -m benchmarks
@@ -29,27 +33,37 @@ bench-full: build
 bench-micro: build
 	$(RUN) -m pytest benchmarks/micro --benchmark-only --benchmark-autosave
 
+# What Python interprets in place of a GPU is one thread each, so as many at a time as there are cores.
 test: build
-	$(RUN) -m pytest -m "not slow and not gpu"
+	$(RUN) -m pytest -m "not slow and not gpu and not interpreted"
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(MAX_JOBS) -m "interpreted and not slow and not gpu"
 
 test-full: build lint
-	$(RUN) -m pytest -m "not gpu"
+	$(RUN) -m pytest -m "not gpu and not interpreted"
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(MAX_JOBS) -m "interpreted and not gpu"
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $$(find csrc tests -name '*.h' -o -name '*.inl' -o -name '*.cpp')
+	$(BIN)/clang-format --dry-run --Werror $$(find csrc tests benchmarks -name '*.h' -o -name '*.inl' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(find csrc tests -name '*.h' -o -name '*.inl' -o -name '*.cpp')
+	$(BIN)/clang-format -i $$(find csrc tests benchmarks -name '*.h' -o -name '*.inl' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
 
 readme: build
 	$(RUN) -m benchmarks readme
 
+# No .venv and no network: the machine's own PyTorch. GPU="--step test --step ops" chooses steps.
+gpu:
+	$(PYTHON) -m benchmarks.gpu $(GPU)
+
+report: build
+	$(RUN) -m benchmarks resources
+
 wheel: build
-	rm -rf build/wheel && $(RUN) -m pip wheel -q --no-build-isolation --no-deps -w build/wheel .
+	rm -rf build/wheel && TORCH_CUDA_ARCH_LIST="8.0;9.0+PTX" $(RUN) -m pip wheel -q --no-build-isolation --no-deps -w build/wheel .
 	$(RUN) -m tests.build.bare_wheel build/wheel/*.whl
 
 build: $(VENV)/built
