@@ -10,7 +10,9 @@ from pathlib import Path
 
 from torch.utils import cpp_extension
 
-ROOT = Path(__file__).parents[2]
+from tests.mutants.cpu import FOLDER
+from tests.mutants.mutant import JOBS, ROOT, Mutant
+
 # -O1 compiles in a third of the time; a fault in the source is a fault at every level.
 FLAGS = [
     "-std=c++20",
@@ -20,7 +22,6 @@ FLAGS = [
     "-DTORCH_TARGET_VERSION=0x020b000000000000",
     "-DTORCH_STABLE_ONLY",
 ]
-JOBS = int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))
 
 
 def _compile(source: Path, target: Path) -> Path:
@@ -48,18 +49,12 @@ class Workshop:
         with ThreadPoolExecutor(JOBS) as pool:
             self.objects = list(pool.map(lambda s: _compile(s, folder / f"{s.stem}.o"), shared))
 
-    def package(self, name: str, file: str | None = None, correct: str = "", wrong: str = "") -> Path:
-        """A folder with the package and a library built with the edit; `correct` must be there once."""
-        place = self.folder / name.replace(" ", "_")
+    def package(self, mutant: Mutant | None) -> Path:
+        """A folder with the package and a library that has the fault, or none."""
+        place = self.folder / (mutant.name if mutant else "unchanged").replace(" ", "_")
         shutil.copytree(self.folder / "csrc", place / "csrc")
-        if file is not None:
-            path = place / "csrc" / "cpu" / file
-            text = path.read_text()
-            if text.count(correct) != 1:
-                raise ValueError(
-                    f"mutant {name!r}: {file} has {text.count(correct)} places {correct!r}, expected 1"
-                )
-            path.write_text(text.replace(correct, wrong))
+        if mutant:
+            mutant.apply(place / FOLDER)
         kernels = _compile(place / "csrc" / "cpu" / f"isa_{self.isa}.cpp", place / "kernels.o")
         package = place / "effnet_fast"
         shutil.copytree(ROOT / "effnet_fast", package, ignore=shutil.ignore_patterns("*.so", "__pycache__"))

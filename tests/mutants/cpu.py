@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from tests.mutants.mutant import Mutant
 
-
-@dataclass(frozen=True)
-class Mutant:
-    """Replace `correct`, which occurs once in csrc/cpu/`file`, by `wrong`."""
-
-    name: str
-    file: str
-    correct: str
-    wrong: str
-
+FOLDER = "csrc/cpu"
 
 MUTANTS = (
     Mutant("halo", "depthwise_conv.h", "std::max<int64_t>(-origin, 0),", "std::max<int64_t>(1 - origin, 0),"),

@@ -1,18 +1,25 @@
-"""Judges the CPU library that it is run with: exit status 0 when all checks pass, 1 with the first failure.
+"""Judges the kernels of a package: exit status 0 when all checks pass, 1 with the first failure.
 
 The assertions are those of tests/ops (exact integers, error budgets, sums), on shapes chosen to reach every
-loop: ``python -m tests.mutants.oracle FOLDER`` takes the package `effnet_fast` from FOLDER.
+loop: ``python -m tests.mutants.oracle FOLDER BACKEND OPERATOR`` takes the package `effnet_fast` from FOLDER
+and looks at operators whose name begins with OPERATOR, which may be empty. The backend "emulation" is the
+CUDA kernels, emulated, from under EFFNET_FAST_EMULATION_ROOT; an error of the emulator catches a fault, too.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Callable, Iterator
+from typing import Any
 
 sys.path.insert(0, sys.argv[1])
 
 import torch
 
 from effnet_fast.testing import Expectation, Target, make_args
+from tests.emulation.emulator import EmulationError
+from tests.mutants import emulated
 
 EXACT = [
     (
@@ -41,25 +48,68 @@ BUDGET = [
     ("head_pool", dict(c=40, o=50, h=7, w=7, n=2)),
     ("squeeze_excite_gate", dict(c=27, s=5, h=20, w=40)),
 ]
+# One image less and no fused expansion: Python stands in for a GPU, and there is no kernel for the latter.
+TRITON_EXACT = [(op, case) for op, case in EXACT if op != "expand_depthwise_pool"] + [
+    ("pointwise_conv", dict(c=136, o=24, h=3, w=3, n=1, without=("gate", "residual"), activation="identity")),
+]
+TRITON_BUDGET = [
+    ("depthwise_conv_pool", dict(c=8, k=3, padding=(1, 1, 1, 1), h=9, w=6, n=1)),
+    *(pair for pair in BUDGET if pair[0] not in ("depthwise_conv_pool", "depthwise_conv_gate")),
+    ("pointwise_conv", dict(c=48, o=16, h=3, w=3, n=2)),
+    ("squeeze_excite_gate", dict(c=27, s=5, h=17, w=9, n=1)),
+    ("dense_conv", dict(c=3, o=8, k=3, padding=(1, 1, 1, 1), h=5, w=6)),
+]
+
+
+def cases(backend: str) -> tuple[tuple[bool, list], ...]:
+    """(exact or within the budget, cases) in order; quick ones of every kernel."""
+    if backend == "triton":
+        return (True, TRITON_EXACT), (False, TRITON_BUDGET)
+    if backend == "emulation":
+        return (True, emulated.EXACT), (False, emulated.BUDGET)
+    return (True, EXACT), (False, BUDGET)
+
+
+def results(backend: str, op: str, args: list) -> Iterator[Any]:
+    if backend == "emulation":
+        yield from emulated.results(op, args)
+        return
+    target = Target(backend)
+    # Twice: a fault may hide in what the first call left behind.
+    for _ in range(1 if target.interpreted else 2):
+        yield target.run(op, args)
+
+
+def look_at(backend: str, op: str, case: dict, dtype: torch.dtype, exact: bool) -> None:
+    """AssertionError or EmulationError for a wrong kernel."""
+    image = {"image_dtype": torch.uint8} if op == "stem_conv" else {}
+    args = make_args(op, dtype=dtype, exact=exact, **case, **image)
+    expectation = Expectation.of(op, args)
+    for result in results(backend, op, args):
+        (expectation.assert_exact if exact else expectation.assert_within)(result)
+
+
+def checks(backend: str, only: str) -> Iterator[tuple[str, Callable[[], None]]]:
+    """What is looked at, in order, and the function that does."""
+    for exact, chosen in cases(backend):
+        for op, case in (pair for pair in chosen if pair[0].startswith(only)):
+            for dtype in (torch.float32, torch.bfloat16):
+                yield f"{op} {dtype}", functools.partial(look_at, backend, op, case, dtype, exact)
+    if backend == "emulation":
+        for op, check in emulated.ROUNDINGS.items():
+            if op.startswith(only):
+                yield f"{op} rounding", check
 
 
 def main() -> int:
     torch.use_deterministic_algorithms(True)  # outputs start as NaN
-    target = Target("cpu")
-    for exact, cases in ((True, EXACT), (False, BUDGET)):
-        for op, case in cases:
-            for dtype in (torch.float32, torch.bfloat16):
-                image = {"image_dtype": torch.uint8} if op == "stem_conv" else {}
-                args = make_args(op, dtype=dtype, exact=exact, **case, **image)
-                expectation = Expectation.of(op, args)
-                # Twice: a fault may hide in what the first call left behind.
-                for _ in range(2):
-                    result = target.run(op, args)
-                    try:
-                        (expectation.assert_exact if exact else expectation.assert_within)(result)
-                    except AssertionError as error:
-                        sys.stdout.write(f"caught by {op} {dtype}: {error}\n")
-                        return 1
+    _, _, backend, only = sys.argv
+    for what, check in checks(backend, only):
+        try:
+            check()
+        except (AssertionError, EmulationError) as error:
+            sys.stdout.write(f"caught by {what}: {type(error).__name__}: {error}\n")
+            return 1
     return 0
 
 
