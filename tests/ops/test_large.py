@@ -41,5 +41,5 @@ def test_an_image_past_2_31_elements_is_computed_like_the_first(op, large_target
     x[-1] = x[0]
     results = large_target.run(op, CALLS[op](x))
     for y in (results,) if isinstance(results, torch.Tensor) else results:
-        assert y[0].count_nonzero() > y[0].numel() // 2
+        assert y[0].any()
         assert torch.equal(y[0], y[-1])

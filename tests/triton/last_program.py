@@ -1,4 +1,4 @@
-"""Interprets the last program alone of a call on tensors of more than 2**31 elements: ``... last_program OP``.
+"""Interprets the last program alone of a call on tensors of more than 2**31 elements: `... last_program OP`.
 
 Its offsets are the largest, so an index that is not 64-bit where it must be ends outside the tensor, and this
 process with it. The tensors are address space: what the program does not touch has no memory behind it.
