@@ -9,7 +9,11 @@ from effnet_fast.nn.activations import ACTIVATIONS
 from effnet_fast.nn.drop_path import check_rate
 from effnet_fast.nn.padding import check_padding_mode
 
-__all__ = ["BlockConfig", "EfficientNetConfig", "MBConvConfig", "Preprocessing"]
+__all__ = ["BLOCK_KINDS", "BlockConfig", "EfficientNetConfig", "MBConvConfig", "Preprocessing"]
+
+# mbconv: 1x1 expansion, depthwise convolution, squeeze-excite, projection. fused: the expansion is a k x k
+# convolution, in place of the 1x1 and the depthwise one. conv: a k x k convolution and nothing else.
+BLOCK_KINDS = ("mbconv", "fused", "conv")
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,17 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class MBConvConfig:
-    """A row of the paper's Table 1: `layers` MBConv blocks, of which the first has the stride.
+    """A row of a paper's table: `layers` blocks of one kind, of which the first has the stride.
 
-    `expand` is the factor between the block's input and its depthwise convolution (1: no expansion layer),
-    `kernel` and `stride` are the depthwise convolution's, `channels` is the width that leaves the stage.
+    Attributes:
+        expand: factor between the block's input and its inner width; 1: no expansion layer.
+        kernel, stride: of the depthwise convolution, or of the k x k convolution that stands in its place.
+        channels: the width that leaves the stage.
+        layers: blocks.
+        kind: "mbconv", "fused" (`FusedMBConv`; expand at least 2) or "conv" (`ConvBlock`; expand 1). Only
+            "mbconv" has a squeeze-excite, where the network has one.
+
+    Raises: ValueError for another kind, or one that `expand` does not fit.
     """
 
     expand: int
@@ -51,11 +62,32 @@ class MBConvConfig:
     stride: int
     channels: int
     layers: int
+    kind: str = "mbconv"
+
+    def __post_init__(self) -> None:
+        if self.kind not in BLOCK_KINDS:
+            raise ValueError(f"kind must be one of {', '.join(BLOCK_KINDS)}, got {self.kind!r}")
+        if self.kind == "conv" and self.expand != 1:
+            raise ValueError(f'expand must be 1 in a stage of kind "conv", got {self.expand}')
+        if self.kind == "fused" and self.expand < 2:
+            raise ValueError(
+                f'expand must be at least 2 in a stage of kind "fused", got {self.expand}; '
+                'the block without expansion is of kind "conv"'
+            )
 
 
 @dataclass(frozen=True)
 class BlockConfig:
-    """One block of a network: everything that its module needs, all widths resolved."""
+    """One block of a network: everything that its module needs, all widths resolved.
+
+    Attributes:
+        stage, index: its place.
+        in_channels, expanded_channels, out_channels: widths; without expansion the first two are equal.
+        kernel_size, stride: as in `MBConvConfig`.
+        squeeze_channels: hidden width of the squeeze-excite, None for none.
+        drop_path_rate: of stochastic depth.
+        kind: "mbconv", "fused" or "conv".
+    """
 
     stage: int
     index: int
@@ -66,6 +98,7 @@ class BlockConfig:
     stride: int
     squeeze_channels: int | None
     drop_path_rate: float
+    kind: str = "mbconv"
 
     @property
     def expands(self) -> bool:
@@ -84,9 +117,10 @@ class EfficientNetConfig:
     Attributes:
         name: as in `list_models()`.
         stem_channels: width of the 3x3 stride-2 stem.
-        stages: rows of Table 1.
+        stages: rows of the paper's table, at least one.
         head_channels: width of the 1x1 head.
         squeeze_ratio: hidden width of the squeeze-excite over the block's *input* channels; None for none.
+            Stages of kind "fused" and "conv" have none in any case.
         activation: of every convolution but the projections.
         padding: "symmetric" or "same" (TensorFlow's).
         norm_eps: epsilon of every batch norm.
@@ -118,6 +152,8 @@ class EfficientNetConfig:
     def __post_init__(self) -> None:
         for field in ("num_classes", "in_chans", "stem_channels", "head_channels"):
             _check_positive(field, getattr(self, field))
+        if not self.stages:
+            raise ValueError("stages must have at least one row, got none")
         check_padding_mode(self.padding)
         check_rate("drop_rate", self.drop_rate)
         check_rate("drop_path_rate", self.drop_path_rate)
@@ -150,8 +186,9 @@ class EfficientNetConfig:
                     out_channels=row.channels,
                     kernel_size=row.kernel,
                     stride=row.stride if index == 0 else 1,
-                    squeeze_channels=self._squeeze_channels(in_channels),
+                    squeeze_channels=self._squeeze_channels(in_channels) if row.kind == "mbconv" else None,
                     drop_path_rate=self.drop_path_rate * done / total,
+                    kind=row.kind,
                 )
                 in_channels = row.channels
                 done += 1

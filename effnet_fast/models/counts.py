@@ -20,7 +20,8 @@ class Layer:
 
     Attributes:
         name: of the module that holds it, as in `model.named_modules()`.
-        kind: stem, expand, depthwise, squeeze_excite, project, head or classifier.
+        kind: stem, expand, depthwise, dense, squeeze_excite, project, head or classifier; "dense" is the
+            k x k convolution of a `FusedMBConv` or a `ConvBlock`.
         in_channels, out_channels, kernel_size, stride, groups: of the convolution.
         in_size, out_size: (h, w) of its input and output.
     """
@@ -74,19 +75,24 @@ def layers(
     size = stem.out_size
     for block in config.blocks():
         inner = block.expanded_channels
-        if block.expands:
-            yield conv(f"{block.name}.expand.conv", "expand", block.in_channels, inner)
-        depthwise = conv(
-            f"{block.name}.depthwise.conv",
-            "depthwise",
-            inner,
-            inner,
-            block.kernel_size,
-            block.stride,
-            groups=inner,
-        )
-        yield depthwise
-        size = depthwise.out_size
+        k, stride = block.kernel_size, block.stride
+        if block.kind == "conv":
+            dense = conv(f"{block.name}.conv.conv", "dense", block.in_channels, block.out_channels, k, stride)
+            yield dense
+            size = dense.out_size
+            continue
+        if block.kind == "fused":
+            dense = conv(f"{block.name}.expand.conv", "dense", block.in_channels, inner, k, stride)
+            yield dense
+            size = dense.out_size
+        else:
+            if block.expands:
+                yield conv(f"{block.name}.expand.conv", "expand", block.in_channels, inner)
+            depthwise = conv(
+                f"{block.name}.depthwise.conv", "depthwise", inner, inner, k, stride, groups=inner
+            )
+            yield depthwise
+            size = depthwise.out_size
         if block.squeeze_channels is not None:
             gate = f"{block.name}.squeeze_excite"
             yield conv(f"{gate}.reduce", "squeeze_excite", inner, block.squeeze_channels, in_size=(1, 1))
@@ -109,7 +115,7 @@ def count_macs(
 def macs_by_kind(
     model: EfficientNet | EfficientNetConfig, resolution: int | tuple[int, int] | None = None
 ) -> dict[str, int]:
-    """`count_macs` in parts: stem, pointwise, depthwise, squeeze_excite and classifier."""
+    """`count_macs` in parts: stem, pointwise, depthwise, dense, squeeze_excite, classifier."""
     kinds: Counter[str] = Counter()
     for layer in layers(model, resolution):
         kinds["pointwise" if layer.kind in POINTWISE else layer.kind] += layer.macs

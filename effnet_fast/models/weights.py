@@ -177,9 +177,12 @@ def _has_widths(
     state: Mapping[str, torch.Tensor], names: Mapping[str, str], config: EfficientNetConfig
 ) -> bool:
     widths = {"stem.conv.weight": config.stem_channels, "head.conv.weight": config.head_channels}
+    inner = {"mbconv": "depthwise", "fused": "expand"}
     for block in config.blocks():
-        widths[f"{block.name}.depthwise.conv.weight"] = block.expanded_channels
-        widths[f"{block.name}.project.conv.weight"] = block.out_channels
+        last = "conv" if block.kind == "conv" else "project"
+        widths[f"{block.name}.{last}.conv.weight"] = block.out_channels
+        if block.kind in inner:
+            widths[f"{block.name}.{inner[block.kind]}.conv.weight"] = block.expanded_channels
     return all(state[names[key]].shape[:1] == (width,) for key, width in widths.items())
 
 
@@ -208,14 +211,14 @@ def _checked_value(value: torch.Tensor | None, own: torch.Tensor, name: str, ori
 def _warn_of_other_training(config: EfficientNetConfig, library: str, origin: str) -> None:
     """Warn where the naming shows that the weights belong to another padding or epsilon than the model's.
 
-    efficientnet_pytorch has TensorFlow's weights (SAME, 1e-3). torchvision trained B0..B4 itself (symmetric,
-    1e-5) and runs TensorFlow's B5..B7 with symmetric padding. With timm's names both kinds exist, and nothing
-    can be told.
+    efficientnet_pytorch has TensorFlow's weights (SAME, 1e-3). torchvision trained B0..B4 and MobileNetV2
+    itself (symmetric, 1e-5); its B5..B7 and EfficientNetV2 have TensorFlow's epsilon and symmetric padding.
+    With timm's names both kinds exist, and nothing can be told.
     """
     base = config.name.removeprefix("tf_")
     if library == "efficientnet_pytorch":
         padding, eps, advice = "same", 1e-3, f"create_model('tf_{base}')"
-    elif library == "torchvision" and base[-2:] in ("b5", "b6", "b7"):
+    elif library == "torchvision" and (base[-2:] in ("b5", "b6", "b7") or base.startswith("efficientnetv2_")):
         padding, eps, advice = "symmetric", 1e-3, f"create_model('tf_{base}', padding='symmetric')"
     elif library == "torchvision":
         padding, eps, advice = "symmetric", 1e-5, f"create_model('{base}')"

@@ -69,16 +69,22 @@ def random_model() -> Callable[..., EfficientNet]:
 def peer_model() -> Callable[..., nn.Module]:
     """make(library, name) -> the library's model that is ours called `name`, on the meta device.
 
-    torchvision and efficientnet_pytorch have one form of each, whether or not `name` begins with "tf_".
+    torchvision and efficientnet_pytorch have one form of each, whether or not `name` begins with "tf_"; timm
+    has EfficientNetV2-B0..B3 with "tf_" alone, and builds the other form when it is told to.
     """
 
     def make(library: str, name: str, **arguments) -> nn.Module:
         base = name.removeprefix("tf_")
         with torch.device("meta"):
             if library == "timm":
+                if name.startswith("efficientnetv2_b"):
+                    name, arguments = f"tf_{name}", {"pad_type": "", "bn_eps": 1e-5, **arguments}
                 return timm.create_model(name, **arguments)
             if library == "torchvision":
-                return getattr(torchvision.models, base)(**arguments)
+                if base.startswith("mobilenetv2_"):
+                    width = int(base.removeprefix("mobilenetv2_")) / 100
+                    return torchvision.models.mobilenet_v2(width_mult=width, **arguments)
+                return getattr(torchvision.models, base.replace("netv2", "net_v2"))(**arguments)
             # image_size=None: padding from each input's size, not from the nominal one.
             return efficientnet_pytorch.EfficientNet.from_name(
                 base.replace("_", "-"), image_size=None, **arguments

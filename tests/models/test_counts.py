@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from effnet_fast.models import count_macs, count_parameters, create_model, layers, list_models, macs_by_kind
@@ -21,6 +22,17 @@ PUBLISHED = {
     "efficientnet_b6": (43_040_704, 19.0676, 1.0518, 17.9006, 0.0075),
     "efficientnet_b7": (66_347_960, 37.7459, 1.8603, 35.7156, 0.0119),
     "efficientnet_b8": (87_413_142, 62.5975, 2.8764, 59.4829, 0.0159),
+}
+# Parameters, resolution, billions of multiply-adds.
+PUBLISHED_V2 = {
+    "efficientnetv2_b0": (7_139_704, 224, 0.718),
+    "efficientnetv2_b1": (8_141_052, 240, 1.197),
+    "efficientnetv2_b2": (10_096_086, 260, 1.698),
+    "efficientnetv2_b3": (14_358_406, 300, 3.011),
+    "efficientnetv2_s": (21_458_488, 384, 8.366),
+    "efficientnetv2_m": (54_139_356, 480, 24.582),
+    "efficientnetv2_l": (118_515_272, 480, 56.080),
+    "efficientnetv2_xl": (208_119_808, 512, 93.353),
 }
 # EfficientNet-Lite: parameters, then billions of multiply-adds by resolution.
 PUBLISHED_LITE = {
@@ -49,6 +61,18 @@ def test_counts_are_the_published_ones(name, prefix):
     )
 
 
+@pytest.mark.parametrize("name", ["efficientnet_l2", "tf_efficientnet_l2"])
+def test_l2_counts(name):
+    model = config(name)
+    assert count_parameters(model) == 480_309_308
+    assert model.resolution == 800
+    assert round(count_macs(model) / 1e9, 4) == 475.7037
+    parts = {kind: macs / 1e9 for kind, macs in macs_by_kind(model).items()}
+    assert round(parts["depthwise"], 3) == 11.389
+    assert round(parts["pointwise"], 2) == 463.63
+    assert round(parts["squeeze_excite"], 4) == 0.0914
+
+
 @pytest.mark.parametrize("prefix", ["", "tf_"])
 @pytest.mark.parametrize("name", PUBLISHED_LITE)
 def test_lite_counts_are_the_published_ones(name, prefix):
@@ -61,6 +85,33 @@ def test_lite_counts_are_the_published_ones(name, prefix):
     assert "squeeze_excite" not in macs_by_kind(model)
 
 
+@pytest.mark.parametrize("prefix", ["", "tf_"])
+@pytest.mark.parametrize("name", PUBLISHED_V2)
+def test_v2_counts_are_the_published_ones(name, prefix):
+    parameters, resolution, billions = PUBLISHED_V2[name]
+    model = config(prefix + name)
+    assert count_parameters(model) == parameters
+    assert model.resolution == resolution
+    assert round(count_macs(model) / 1e9, 3) == billions
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *list_models("efficientnet_b[0-7]"),
+        *list_models("efficientnetv2_[sml]"),
+        "mobilenetv2_100",
+    ],
+)
+def test_counts_are_the_ones_that_torchvision_publishes(name):
+    """Of its first weights, at their resolution."""
+    theirs = {"mobilenetv2_100": "mobilenet_v2"}.get(name, name.replace("netv2", "net_v2"))
+    weights = torchvision.models.get_model_weights(theirs).IMAGENET1K_V1
+    assert count_parameters(config(name)) == weights.meta["num_params"]
+    (resolution,) = weights.transforms().crop_size
+    assert round(count_macs(config(name), resolution) / 1e9, 3) == weights.meta["_ops"]
+
+
 @pytest.mark.parametrize("variant", PAPER_BILLIONS)
 def test_macs_agree_with_the_papers_rounded_figures(variant):
     assert count_macs(config(f"efficientnet_{variant}")) / 1e9 == pytest.approx(
@@ -68,7 +119,13 @@ def test_macs_agree_with_the_papers_rounded_figures(variant):
     )
 
 
-@pytest.mark.parametrize("name", [*list_models("efficientnet_*"), "tf_efficientnet_b0", "tf_efficientnet_b1"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(name for name in list_models() if not name.startswith("tf_")),
+        *("tf_efficientnet_b0", "tf_efficientnet_b1", "tf_efficientnetv2_b1"),
+    ],
+)
 def test_every_layer_is_the_one_that_runs(name):
     """Shapes and multiply-adds of every layer, seen by hooks during a real forward pass (on meta tensors)."""
     with torch.device("meta"):

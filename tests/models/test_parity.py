@@ -24,7 +24,14 @@ def assert_same_logits(ours, theirs, library, size=SIZE):
     assert error <= TOLERANCE, f"relative error {error:.2e}"
 
 
-@pytest.mark.parametrize("name", list_models())
+# Above 100 million parameters, drawing them takes longer than everything else.
+LARGE = ("v2_l", "v2_xl", "net_l2")
+FAMILY = [
+    pytest.param(name, marks=pytest.mark.slow if name.endswith(LARGE) else ()) for name in list_models()
+]
+
+
+@pytest.mark.parametrize("name", FAMILY)
 def test_timm(name, random_model, peer_model):
     assert_same_logits(random_model(name), peer_model("timm", name), "timm")
 
@@ -37,16 +44,37 @@ def test_torchvision(index, random_model, peer_model):
     assert_same_logits(ours, peer_model("torchvision", name), "torchvision")
 
 
-@pytest.mark.parametrize("index", range(9))
-def test_efficientnet_pytorch(index, random_model, peer_model):
-    name = f"tf_efficientnet_b{index}"
+@pytest.mark.parametrize("size", ["s", "m", pytest.param("l", marks=pytest.mark.slow)])
+def test_torchvisions_v2(size, random_model, peer_model):
+    """As B5..B7: TensorFlow's epsilon and symmetric padding."""
+    ours = random_model(f"tf_efficientnetv2_{size}", padding="symmetric")
+    assert_same_logits(ours, peer_model("torchvision", f"efficientnetv2_{size}"), "torchvision")
+
+
+@pytest.mark.parametrize("width", ["035", "050", "075", "100", "140"])
+def test_torchvisions_mobilenetv2(width, random_model, peer_model):
+    name = f"mobilenetv2_{width}"
+    assert_same_logits(random_model(name), peer_model("torchvision", name), "torchvision")
+
+
+@pytest.mark.parametrize(
+    "variant", [*(f"b{index}" for index in range(9)), pytest.param("l2", marks=pytest.mark.slow)]
+)
+def test_efficientnet_pytorch(variant, random_model, peer_model):
+    name = f"tf_efficientnet_{variant}"
     assert_same_logits(random_model(name), peer_model("efficientnet_pytorch", name), "efficientnet_pytorch")
 
 
 @pytest.mark.parametrize("size", [(64, 64), (65, 65), (63, 66), (96, 97), (32, 32), (33, 5)])
-@pytest.mark.parametrize("library", ["timm", "efficientnet_pytorch"])
-def test_same_padding_at_even_and_odd_sizes(library, size, random_model, peer_model):
-    name = "tf_efficientnet_b0"
+@pytest.mark.parametrize(
+    ("library", "name"),
+    [
+        ("timm", "tf_efficientnet_b0"),
+        ("efficientnet_pytorch", "tf_efficientnet_b0"),
+        ("timm", "tf_efficientnetv2_b1"),
+    ],
+)
+def test_same_padding_at_even_and_odd_sizes(library, name, size, random_model, peer_model):
     assert_same_logits(random_model(name), peer_model(library, name), library, size)
 
 
@@ -65,10 +93,11 @@ def test_channels_last_gives_the_same_logits(random_model):
     assert (got - expected).abs().max() <= TOLERANCE * expected.abs().max()
 
 
-def test_gradients_and_statistics_are_timms(random_model, peer_model):
+@pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnetv2_b1", "mobilenetv2_050"])
+def test_gradients_and_statistics_are_timms(name, random_model, peer_model):
     """One training step's gradients, and the running statistics that it leaves behind."""
-    ours = random_model("efficientnet_b0", drop_rate=0.0, drop_path_rate=0.0).train()
-    theirs = peer_model("timm", "efficientnet_b0").to_empty(device="cpu").train()
+    ours = random_model(name, drop_rate=0.0, drop_path_rate=0.0).train()
+    theirs = peer_model("timm", name).to_empty(device="cpu").train()
     theirs.load_state_dict(convert_state_dict(ours.state_dict(), to="timm"))
     x, target = torch.randn(4, 3, 64, 64), torch.tensor([1, 20, 300, 999])
     for model in (ours, theirs):

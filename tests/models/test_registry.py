@@ -11,12 +11,19 @@ import torch
 import effnet_fast
 from effnet_fast.models import EfficientNet, create_model, list_models, model_config
 
-VARIANTS = [*(f"b{index}" for index in range(9)), *(f"lite{index}" for index in range(5))]
+VARIANTS = [
+    *(f"efficientnet_b{index}" for index in range(9)),
+    "efficientnet_l2",
+    *(f"efficientnet_lite{index}" for index in range(5)),
+    *(f"efficientnetv2_b{index}" for index in range(4)),
+    *(f"efficientnetv2_{size}" for size in ("s", "m", "l", "xl")),
+]
+MOBILENETV2 = [f"mobilenetv2_{width}" for width in ("035", "050", "075", "100", "140", "110d", "120d")]
 
 
 def test_list_models_has_the_family():
-    names = [f"{prefix}efficientnet_{variant}" for prefix in ("", "tf_") for variant in VARIANTS]
-    assert list_models() == names
+    assert list_models() == [*VARIANTS, *(f"tf_{name}" for name in VARIANTS), *MOBILENETV2]
+    assert set(list_models()) - set(timm.list_models()) == set(list_models("efficientnetv2_b*"))
     assert list_models("efficientnet_b[0-2]") == ["efficientnet_b0", "efficientnet_b1", "efficientnet_b2"]
     assert list_models("tf_*lite*") == [f"tf_efficientnet_lite{index}" for index in range(5)]
     assert list_models("resnet*") == []
@@ -25,11 +32,11 @@ def test_list_models_has_the_family():
 def test_public_names():
     assert effnet_fast.create_model is create_model
     assert effnet_fast.list_models is list_models
-    signature = inspect.signature(create_model)
-    assert (
-        str(signature).replace(" ", "").startswith("(name:'str',*,num_classes:'int'=1000,in_chans:'int'=3,")
-    )
-    assert list(signature.parameters)[3:] == ["weights", "padding", "drop_rate", "drop_path_rate"]
+    parameters = inspect.signature(create_model).parameters
+    assert list(parameters) == [
+        "name", "phi", "num_classes", "in_chans", "weights", "padding", "drop_rate", "drop_path_rate",
+    ]  # fmt: skip
+    assert all(p.kind is p.KEYWORD_ONLY for name, p in parameters.items() if name != "name")
 
 
 @pytest.mark.parametrize("arguments", [{}, {"num_classes": 3, "in_chans": 1}, {"padding": "same"}])
@@ -59,6 +66,27 @@ def test_preprocessing_is_timms_for_tensorflows_weights(name):
     assert (ours.mean, ours.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
+@pytest.mark.parametrize(
+    ("name", "timm_name"),
+    [
+        *((name, name) for name in ("efficientnet_l2", *MOBILENETV2)),
+        *((f"efficientnetv2_{size}", f"efficientnetv2_{size}") for size in ("s", "l", "xl")),
+        *((f"tf_efficientnetv2_{size}", f"tf_efficientnetv2_{size}.in1k") for size in ("s", "m", "l")),
+        ("tf_efficientnetv2_xl", "tf_efficientnetv2_xl.in21k_ft_in1k"),
+        *((f"tf_efficientnetv2_b{index}", f"tf_efficientnetv2_b{index}.in1k") for index in range(4)),
+        *((f"efficientnetv2_b{index}", f"tf_efficientnetv2_b{index}.in1k") for index in range(4)),
+    ],
+)
+def test_preprocessing_of_the_others_is_timms_evaluation(name, timm_name):
+    """V2's sizes are those of the test; its training began smaller."""
+    ours = model_config(name).preprocessing
+    theirs = timm.get_pretrained_cfg(timm_name)
+    assert ours.size == (theirs.test_input_size or theirs.input_size)[-1]
+    assert ours.crop == pytest.approx(theirs.crop_pct, abs=1e-3)
+    assert ours.interpolation == theirs.interpolation
+    assert (ours.mean, ours.std) == (theirs.mean, theirs.std)
+
+
 @pytest.mark.parametrize("index", range(5))
 def test_lite_preprocessing(index):
     tensorflow = model_config(f"tf_efficientnet_lite{index}").preprocessing
@@ -86,6 +114,8 @@ def test_preprocessing_has_one_number_for_each_channel():
         ("EfficientNet_B7", "efficientnet_b7"),
         ("efficientnet_b9", "efficientnet_b"),
         ("tf_efficientnet_light0", "tf_efficientnet_lite0"),
+        ("efficientnet_v2_s", "efficientnetv2_s"),
+        ("mobilenet_v2_100", "mobilenetv2_100"),
         ("resnet50", r"see list_models\(\)"),
     ],
 )
@@ -120,3 +150,31 @@ def test_bad_arguments_are_named(arguments, error, message):
 def test_name_must_be_a_string():
     with pytest.raises(TypeError, match="name must be a string, got int"):
         create_model(0)
+
+
+def test_any_phi_of_a_base():
+    with torch.device("meta"):
+        model = create_model("efficientnet", phi=2.5, num_classes=7)
+        same = create_model("tf_efficientnet", phi=2.5)
+    # 2.5: depth x 1.2^2.5 = 1.58, width x 1.1^2.5 = 1.27, 224 x 1.15^2.5 = 317.7 pixels, to a multiple of 4.
+    assert model.config.resolution == 316
+    assert model_config(model.config.name, num_classes=7) == model.config
+    assert model_config(same.config.name) == same.config
+    stage = model.config.stages[2]
+    assert (stage.layers, stage.channels) == (4, 48)  # 2 x 1.58 and 40 x 1.27 = 50.8, rounded
+    assert model.classifier.out_features == 7
+    assert (same.config.padding, same.config.stages) == ("same", model.config.stages)
+
+
+@pytest.mark.parametrize(
+    ("name", "phi", "message"),
+    [
+        ("efficientnet", None, "'efficientnet' needs a phi, such as phi=2.5"),
+        ("efficientnet_b0", 1.0, "phi goes with the name of a base, efficientnet, .* not with the network"),
+        ("efficientnet", float("nan"), "phi must be a finite number, got nan"),
+        ("efficientnet", 99, "phi must be from -13.92 to 22.81"),
+    ],
+)
+def test_phi_that_makes_no_network(name, phi, message):
+    with pytest.raises(ValueError, match=message):
+        create_model(name, phi=phi)

@@ -83,7 +83,10 @@ def test_loading_shares_no_memory_with_the_given_tensors(state, model):
 
 def test_peers_own_checkpoints_load(peer_model, random_model):
     """Real objects of the libraries, not our conversion of our own names."""
-    for library, name in [("timm", NAME), ("torchvision", NAME), ("efficientnet_pytorch", "tf_" + NAME)]:
+    for library, name in [
+        *(("timm", NAME), ("torchvision", NAME), ("efficientnet_pytorch", "tf_" + NAME)),
+        *(("timm", "efficientnetv2_s"), ("timm", "mobilenetv2_110d"), ("torchvision", "mobilenetv2_050")),
+    ]:
         theirs = peer_model(library, name).to_empty(device="cpu")
         theirs.load_state_dict(convert_state_dict(random_model(name).state_dict(), to=library))
         ours = create_model(name, weights=theirs.state_dict())
@@ -172,6 +175,26 @@ def test_lite_and_full_are_told_apart(state, model, random_model):
     )
 
 
+@pytest.mark.parametrize("library", ["effnet_fast", "timm", "torchvision"])
+@pytest.mark.parametrize("other", ["efficientnetv2_s", "mobilenetv2_075"])
+def test_v2_and_mobilenetv2_are_refused_and_named(library, other, model):
+    with torch.device("meta"):
+        weights = convert_state_dict(create_model(other).state_dict(), to=library)
+    assert_refused(model, weights, rf"does not fit {NAME}: it has the shapes of {other}; missing")
+
+
+@pytest.mark.parametrize("name", ["efficientnetv2_b0", "mobilenetv2_035"])
+def test_b0_is_refused_by_other_families(name, state):
+    weights = convert_state_dict(state, to="torchvision")
+    assert_refused(create_model(name), weights, f"does not fit {name}: it has the shapes of {NAME}; missing")
+
+
+def test_libraries_without_the_model_are_named(state):
+    weights = convert_state_dict(state, to="efficientnet_pytorch")
+    for name, family in (("efficientnetv2_b0", "EfficientNetV2"), ("mobilenetv2_035", "MobileNetV2")):
+        assert_refused(create_model(name), weights, f"efficientnet_pytorch has no {family}")
+
+
 def test_same_names_with_other_widths_are_refused(model, state):
     state["stages.3.1.expand.conv.weight"] = torch.zeros(480, 81, 1, 1)
     shapes = r"\[480, 81, 1, 1\], the model has \[480, 80, 1, 1\]"
@@ -240,6 +263,15 @@ def test_bad_arguments(model, state):
             r"use create_model\('tf_efficientnet_b5', padding='symmetric'\)",
         ),
         ("tf_efficientnet_b5", {"padding": "symmetric"}, "torchvision", None),
+        (
+            "efficientnetv2_s",
+            {},
+            "torchvision",
+            r"use create_model\('tf_efficientnetv2_s', padding='symmetric'\)",
+        ),
+        ("tf_efficientnetv2_s", {"padding": "symmetric"}, "torchvision", None),
+        ("mobilenetv2_035", {}, "torchvision", None),
+        ("mobilenetv2_035", {"padding": "same"}, "torchvision", r"use create_model\('mobilenetv2_035'\)"),
         ("tf_efficientnet_b0", {}, "timm", None),
         ("efficientnet_b0", {}, "effnet_fast", None),
     ],
