@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import os
 import threading
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from effnet_fast import backends as backend_choice
 from effnet_fast.backends import Backend
-from effnet_fast.inference.folding import fold
+from effnet_fast.inference.capacity import explained, require
+from effnet_fast.inference.cost import predict_plan
+from effnet_fast.inference.draft import draft
+from effnet_fast.inference.folding import FoldedNetwork, fold, folded_bytes, on_host
 from effnet_fast.inference.inputs import (
     ImageSpec,
     check_positive,
@@ -20,20 +26,23 @@ from effnet_fast.inference.inputs import (
     resolve_image_size,
     resolve_normalisation,
 )
-from effnet_fast.inference.layers import Layer, network_layers
-from effnet_fast.inference.limits import CpuLimits
+from effnet_fast.inference.layers import Layer
+from effnet_fast.inference.module import FusedNetwork
 from effnet_fast.inference.packing import pack_network
-from effnet_fast.inference.planner import Plan, plan_network
-from effnet_fast.inference.program import Program, allocate_arena, bind
+from effnet_fast.inference.planner import Plan
 from effnet_fast.inference.report import MemoryReport
+from effnet_fast.inference.runner import Runner
+from effnet_fast.inference.settings import EngineSettings
+from effnet_fast.inference.storage import EngineFileError, load_network, save_network
+from effnet_fast.inference.stream import Stream
+from effnet_fast.inference.traced import number_of, run_engine
+from effnet_fast.measure.ceilings import measure_ceilings
+from effnet_fast.models.config import Preprocessing
 
 __all__ = ["InferenceEngine"]
 
 _logger = logging.getLogger("effnet_fast")
 _logged: set[tuple[str, str]] = set()
-
-# Programs kept: the full batch, its rest, and a few sizes of irregular callers. One is about 0.3 MB.
-_PROGRAMS = 8
 
 
 class InferenceEngine:
@@ -53,20 +62,23 @@ class InferenceEngine:
         dtype: float32, float16 or bfloat16 of weights and activations; sums, biases, squeeze-excite and
             classifier are float32 in any case. None: float16 on CUDA, float32 on a CPU.
         device: where it runs. None: the model's.
-        backend: "auto", "cpu" or "reference"; see `effnet_fast.backends.resolve`.
+        backend: "auto", "cuda", "triton", "cpu" or "reference"; see `effnet_fast.backends.resolve`.
         input: "float" for images that are normalised already, "uint8" for pixels 0..255, which the first
             kernel normalises.
         layout: "NCHW" or "NHWC", the order of the images' dimensions; any strides are accepted.
         mean, std: for "uint8", one number a channel in units of [0, 1]. None: `model.preprocessing`'s.
-        cuda_graph: "auto", True or False. No backend of this version captures graphs: True is refused.
+        cuda_graph: replay a batch as one CUDA graph. "auto": on CUDA, where kernels of ours run every layer.
+            True is refused elsewhere.
 
     Raises:
         ValueError: a model in training mode, a size or an option outside its range. TypeError: a dtype or a
             type that is not supported, a module of the model (named by its path) that is not understood.
-            RuntimeError: a backend asked for by name that cannot serve.
+            RuntimeError: a backend asked for by name that cannot serve. `EngineMemoryError`, a
+            torch.OutOfMemoryError: says how much the engine takes and which batch would fit.
 
-    Calls from several threads take turns. On the CPU backend an image's logits are the same to the bit
-    however many images share its call.
+    Calls from several threads take turns, on CUDA also those from several streams. On the CPU backend an
+    image's logits are the same to the bit however many images share its call. Inside `torch.compile` a call
+    is one operator of the graph.
     """
 
     def __init__(
@@ -88,43 +100,70 @@ class InferenceEngine:
         if network.stem.weight.is_meta:
             raise ValueError("model must have its weights in memory, got tensors on the meta device")
         device = network.stem.weight.device if device is None else torch.device(device)
-        dtype = resolve_dtype(dtype, device)
-        _check_cuda_graph(cuda_graph)
         size = resolve_image_size(image_size, model)
-        self._batch = check_positive("batch_size", batch_size)
-        self._spec = ImageSpec(network.in_channels, *size, input, layout, dtype, device)
-        self._classes = network.num_classes
-        self._normalisation = resolve_normalisation(input, mean, std, model, network.in_channels, device)
+        mean, std = resolve_normalisation(input, mean, std, model, network.in_channels)
+        preprocessing = getattr(model, "preprocessing", None)
+        settings = EngineSettings(
+            batch_size=check_positive("batch_size", batch_size),
+            image_size=size,
+            dtype=resolve_dtype(dtype, device),
+            input=input,
+            layout=layout,
+            mean=mean,
+            std=std,
+            preprocessing=preprocessing if isinstance(preprocessing, Preprocessing) else None,
+        )
+        self._build(on_host(network), settings, device, backend, cuda_graph)
 
-        # A composition writes the expanded tensor all the same, so only a kernel is worth it.
-        chosen = backend_choice.resolve("expand_depthwise", backend, device_type=device.type, dtype=dtype)
-        fuse_expansion = chosen is Backend.CPU and backend_choice.has_kernel("expand_depthwise_into", chosen)
-        layers = network_layers(network, size, fuse_expansion=fuse_expansion)
-        self._backends = _resolve_backends(layers, backend, dtype, device)
-        limits = CpuLimits.detect()
-        self._plan = plan_network(
-            layers,
-            batch=batch_size,
+    def _build(
+        self,
+        network: FoldedNetwork,
+        settings: EngineSettings,
+        device: torch.device,
+        backend: str | Backend,
+        cuda_graph: bool | str,
+    ) -> None:
+        """Plan, pack and allocate for `network`, whose tensors are on the CPU and are kept for `save`."""
+        if device.type == "cuda" and device.index is None:
+            # Which GPU is current may differ in another thread, or later.
+            device = torch.device("cuda", torch.cuda.current_device())
+        self._network, self._settings = network, settings
+        size, dtype = settings.image_size, settings.dtype
+        self._spec = ImageSpec(network.in_channels, *size, settings.input, settings.layout, dtype, device)
+        drafted = draft(
+            network,
+            size,
+            batch=settings.batch_size,
             dtype=dtype,
             image_dtype=self._spec.image_dtype,
-            threads=limits.threads if device.type == "cpu" else 1,
-            # The rule is about the caches of a CPU; elsewhere a whole batch fills the device better.
-            budget_bytes=limits.budget_bytes if device.type == "cpu" else None,
+            device=device,
+            backend=backend,
         )
-        self._weights = pack_network(network, self._backends, dtype, device, fuse_expansion=fuse_expansion)
-        self._arena = allocate_arena(self._plan, device)
-        self._programs: OrderedDict[int, Program] = OrderedDict()
+        self._backends = _resolve_backends(drafted.layers, backend, dtype, device)
+        graphs = _resolve_graphs(cuda_graph, device, self._backends)
+        what = f"{size[0]} x {size[1]} images in {str(dtype).removeprefix('torch.')}"
+        require(drafted.needed_bytes, settings.batch_size, device, what)
+        self._plan = drafted.plan(settings.batch_size)
+        self._weights = pack_network(network, self._backends, dtype, device, fuse_expansion=drafted.fused)
+        self._normalisation = tuple(
+            None if values is None else torch.tensor(values, dtype=torch.float32, device=device)
+            for values in (settings.mean, settings.std)
+        )
+        self._runner = Runner(
+            self._plan, self._weights, self._backends, self._normalisation, self._spec, graphs=graphs
+        )
         self._lock = threading.Lock()
+        self._number = number_of(self)
 
     @property
     def batch_size(self) -> int:
         """Images processed together."""
-        return self._batch
+        return self._settings.batch_size
 
     @property
     def image_size(self) -> tuple[int, int]:
         """(height, width) of the images."""
-        return self._spec.height, self._spec.width
+        return self._spec.size
 
     @property
     def dtype(self) -> torch.dtype:
@@ -137,13 +176,28 @@ class InferenceEngine:
         return self._spec.device
 
     @property
+    def num_classes(self) -> int:
+        """Logits an image."""
+        return self._network.num_classes
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How photographs become its images, as the model said; None where it did not."""
+        return self._settings.preprocessing
+
+    @property
     def backends(self) -> dict[str, str]:
         """{operator: backend that runs it}."""
         return {operator: str(backend) for operator, backend in self._backends.items()}
 
     @property
     def plan(self) -> Plan:
-        """Steps, segments and buffers; `print(engine.plan)` is a table."""
+        """Steps, segments and buffers, what each step should take (predicted from measured ceilings) and,
+        after `warmup`, what it took; `print(engine.plan)` is a table.
+        """
+        if self._plan.predictions is None and self.device.type in ("cpu", "cuda"):
+            predictions = predict_plan(self._plan, measure_ceilings(self.device, self.dtype))
+            self._plan = dataclasses.replace(self._plan, predictions=predictions)
         return self._plan
 
     @property
@@ -153,14 +207,24 @@ class InferenceEngine:
             arena_bytes=self._plan.arena_bytes,
             weight_bytes=sum(packed.numel() for packed in self._weights.values()),
             peak_bytes=self._plan.peak_bytes,
+            saved_bytes=folded_bytes(self._network),
         )
 
+    def check(self, images: Tensor) -> None:
+        """Raise TypeError or ValueError, saying what is wrong, unless a call takes `images`."""
+        self._spec.check(images)
+
     def warmup(self) -> None:
-        """Run a full batch of zeros: binds the full batch's program and touches every page of the arena."""
-        spec = self._spec
-        sizes = {"N": self._batch, "C": spec.channels, "H": spec.height, "W": spec.width}
-        shape = [sizes[letter] for letter in spec.layout]
-        self(torch.zeros(shape, dtype=spec.image_dtype, device=spec.device))
+        """Do once what the first calls would: run a full batch, touching every page of the memory.
+
+        With CUDA graphs also capture one for every bucket of images, and measure whether a rest of n images
+        is faster padded to one or kernel by kernel. Then time every step for `plan`. Half a second for B0 on
+        a CPU; a few seconds with graphs.
+        """
+        with self._lock, torch.inference_mode(), self._explained():
+            self._runner.warm_up()
+            measured = self._runner.step_seconds()
+        self._plan = dataclasses.replace(self.plan, measured=measured)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits, float32 [N, num_classes] on the engine's device, of N >= 0 images.
@@ -171,47 +235,120 @@ class InferenceEngine:
 
         Raises: TypeError for another type or dtype, ValueError for another shape.
 
-        A NaN in an image makes that image's logits NaN and no other's.
+        A NaN in an image makes that image's logits NaN and no other's. On CUDA the call returns before the
+        logits are there, as PyTorch's own operators do; images in the host's memory have been copied by then.
+        A caller may capture the call in a graph of its own after a first call with as many images; the engine
+        must live as long as that graph, and its replays must not overlap other calls of the engine.
         """
-        images = self._spec.prepare(images)
-        total = images.shape[0]
+        if torch.compiler.is_compiling():
+            return run_engine(images.detach(), self._number, self.num_classes, self.device)
+        self._spec.check(images)
         # Outside of inference mode: the result is an ordinary tensor, which the caller may use with autograd.
-        logits = torch.empty((total, self._classes), dtype=torch.float32, device=self._spec.device)
-        with self._lock, torch.inference_mode():
-            for begin in range(0, total, self._batch):
-                end = min(begin + self._batch, total)
-                logits[begin:end].copy_(self._program(end - begin).run(images[begin:end]))
+        logits = torch.empty((images.shape[0], self.num_classes), dtype=torch.float32, device=self.device)
+        with self._lock, torch.inference_mode(), self._explained():
+            self._runner.run(images, logits)
         return logits
+
+    def stream(
+        self,
+        iterable: Iterable[Tensor],
+        *,
+        depth: int = 4,
+        on_error: str | Callable[[int, Exception], object] = "raise",
+    ) -> Stream:
+        """The logits of every batch of `iterable`, in order: an iterator; see `Stream`.
+
+        Reading, copying and computing overlap; at most `depth` batches are held at a time.
+        """
+        return Stream(self, iterable, depth=depth, on_error=on_error)
+
+    def as_module(self) -> FusedNetwork:
+        """The same computation as an `nn.Module` of dispatcher operators, for `torch.export`, AOTInductor and
+        `torch.compile`; see `FusedNetwork`. It shares the engine's packed weights, not its planned memory.
+        """
+        return FusedNetwork(
+            self._plan.layers, self._weights, self._backends, self._normalisation, spec=self._spec
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the folded float32 weights and the settings to one file in safetensors format.
+
+        `InferenceEngine.load` makes an engine of it on any machine, without the model: weights are packed
+        when they are loaded. An existing file is replaced only once the new one is complete.
+        """
+        save_network(path, self._network, self._settings.to_json())
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        batch_size: int | None = None,
+        backend: str | Backend = "auto",
+        cuda_graph: bool | str = "auto",
+    ) -> InferenceEngine:
+        """The engine that `save` wrote.
+
+        Args:
+            path: of the file.
+            device: where it runs. None: the CPU.
+            dtype, batch_size: None: as saved.
+            backend, cuda_graph: as for a new engine.
+
+        Raises: FileNotFoundError; `EngineFileError`, a ValueError, for a file that is damaged, of another
+            format version or something else; what a new engine raises.
+        """
+        network, data = load_network(path)
+        try:
+            settings = EngineSettings.from_json(data)
+            settings.check(network.in_channels)
+        except (TypeError, ValueError) as error:
+            raise EngineFileError(Path(path), f"has settings that are not understood: {error}") from error
+        device = torch.device("cpu" if device is None else device)
+        given = {
+            "dtype": None if dtype is None else resolve_dtype(dtype, device),
+            "batch_size": None if batch_size is None else check_positive("batch_size", batch_size),
+        }
+        settings = dataclasses.replace(
+            settings, **{name: value for name, value in given.items() if value is not None}
+        )
+        engine = cls.__new__(cls)
+        engine._build(network, settings, device, backend, cuda_graph)
+        return engine
+
+    def _explained(self) -> AbstractContextManager[None]:
+        return explained(self.batch_size, lambda: self.memory.total_bytes, self.device)
 
     def __repr__(self) -> str:
         spec = self._spec
         names = ", ".join(sorted(set(self.backends.values())))
         return (
-            f"InferenceEngine(batch_size={self._batch}, image_size={self.image_size}, dtype={spec.dtype}, "
-            f"device={str(spec.device)!r}, backend={names!r}, input={spec.kind!r}, layout={spec.layout!r})"
+            f"InferenceEngine(batch_size={self.batch_size}, image_size={self.image_size}, "
+            f"dtype={spec.dtype}, device={str(spec.device)!r}, backend={names!r}, input={spec.kind!r}, "
+            f"layout={spec.layout!r})"
         )
 
-    def _program(self, images: int) -> Program:
-        program = self._programs.get(images)
-        if program is None:
-            program = bind(
-                self._plan, images, self._arena, self._weights, self._backends, self._normalisation
-            )
-            self._programs[images] = program
-            if len(self._programs) > _PROGRAMS:
-                self._programs.popitem(last=False)
-        else:
-            self._programs.move_to_end(images)
-        return program
 
+def _resolve_graphs(cuda_graph: bool | str, device: torch.device, backends: Mapping[str, Backend]) -> bool:
+    """Whether graphs are captured: on CUDA, where every layer is a kernel of ours, unless they are declined.
 
-def _check_cuda_graph(cuda_graph: bool | str) -> None:
+    The reference is left out: PyTorch's own kernels allocate, and may choose others while they are captured.
+    """
+    if cuda_graph not in (True, False, "auto"):
+        raise ValueError(f'cuda_graph must be "auto", True or False, got {cuda_graph!r}')
+    if cuda_graph is False:
+        return False
+    native = all(backend in (Backend.CUDA, Backend.TRITON) for backend in backends.values())
+    if device.type == "cuda" and native:
+        return True
     if cuda_graph is True:
         raise RuntimeError(
-            'cuda_graph=True needs a backend that captures CUDA graphs, and there is none: use "auto"'
+            f"cuda_graph=True needs kernels of the cuda or triton backend on a CUDA device, got "
+            f'{", ".join(sorted({str(b) for b in backends.values()}))} on {device}: use "auto"'
         )
-    if cuda_graph is not False and cuda_graph != "auto":
-        raise ValueError(f'cuda_graph must be "auto", True or False, got {cuda_graph!r}')
+    return False
 
 
 def _resolve_backends(

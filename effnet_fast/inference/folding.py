@@ -11,23 +11,31 @@ rounding. The result shares no memory with the model and does not keep it alive.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from effnet_fast.nn import ConvNormAct, DepthwiseSeparable, MBConv, SqueezeExcite
+from effnet_fast.nn import ConvBlock, ConvNormAct, DepthwiseSeparable, FusedMBConv, MBConv, SqueezeExcite
 from effnet_fast.nn.padding import conv_padding
 
 __all__ = [
     "FoldedBlock",
     "FoldedConv",
+    "FoldedConvBlock",
+    "FoldedFusedBlock",
     "FoldedLinear",
     "FoldedNetwork",
     "FoldedSqueezeExcite",
     "fold",
     "fold_batch_norm",
+    "folded_bytes",
+    "on_host",
 ]
+
+
+_Folded = TypeVar("_Folded")
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +105,25 @@ class FoldedBlock:
 
 
 @dataclass(frozen=True, eq=False)
+class FoldedFusedBlock:
+    """A FusedMBConv block: a k x k `expand`, a linear 1x1 `project`, and the input if `residual`."""
+
+    name: str
+    expand: FoldedConv
+    project: FoldedConv
+    residual: bool
+
+
+@dataclass(frozen=True, eq=False)
+class FoldedConvBlock:
+    """One k x k convolution; `residual`: the input is added after its activation."""
+
+    name: str
+    conv: FoldedConv
+    residual: bool
+
+
+@dataclass(frozen=True, eq=False)
 class FoldedLinear:
     """weight @ x + bias: weight [num_classes, C], bias [num_classes], float32."""
 
@@ -110,7 +137,7 @@ class FoldedNetwork:
     """stem -> blocks -> head -> mean over H and W -> classifier, for inference, at any image size."""
 
     stem: FoldedConv
-    blocks: tuple[FoldedBlock, ...]
+    blocks: tuple[FoldedBlock | FoldedFusedBlock | FoldedConvBlock, ...]
     head: FoldedConv
     classifier: FoldedLinear
 
@@ -126,10 +153,8 @@ class FoldedNetwork:
         """Every convolution, in order of use."""
         yield self.stem
         for block in self.blocks:
-            if block.expand is not None:
-                yield block.expand
-            yield block.depthwise
-            yield block.project
+            parts = (getattr(block, part, None) for part in ("conv", "expand", "depthwise", "project"))
+            yield from (part for part in parts if part is not None)
         yield self.head
 
 
@@ -184,6 +209,26 @@ def fold(model: nn.Module) -> FoldedNetwork:
         head=_fold_conv("head", model.head),
         classifier=_fold_linear("classifier", model.classifier),
     )
+
+
+def on_host(folded: _Folded) -> _Folded:
+    """`folded`, a network or a part of one, with its tensors in the CPU's memory."""
+    if isinstance(folded, Tensor):
+        return folded.cpu()
+    if isinstance(folded, tuple):
+        return tuple(on_host(part) for part in folded)
+    if is_dataclass(folded):
+        return replace(folded, **{f.name: on_host(getattr(folded, f.name)) for f in fields(folded)})
+    return folded
+
+
+def folded_bytes(folded: object) -> int:
+    """Bytes of the tensors of `folded`, a network or a part of one."""
+    if isinstance(folded, Tensor):
+        return folded.nbytes
+    if isinstance(folded, tuple):
+        return sum(map(folded_bytes, folded))
+    return sum(folded_bytes(getattr(folded, f.name)) for f in fields(folded)) if is_dataclass(folded) else 0
 
 
 def _children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -254,10 +299,25 @@ def _fold_mbconv(name: str, module: MBConv | DepthwiseSeparable) -> FoldedBlock:
     )
 
 
+def _fold_fused(name: str, module: FusedMBConv) -> FoldedFusedBlock:
+    return FoldedFusedBlock(
+        name=name,
+        expand=_fold_conv(f"{name}.expand", module.expand),
+        project=_fold_conv(f"{name}.project", module.project),
+        residual=module.has_skip,
+    )
+
+
+def _fold_conv_block(name: str, module: ConvBlock) -> FoldedConvBlock:
+    return FoldedConvBlock(name, _fold_conv(f"{name}.conv", module.conv), module.has_skip)
+
+
 # Exact classes: a subclass may compute something else.
-_BLOCKS: dict[type, Callable[[str, nn.Module], FoldedBlock]] = {
+_BLOCKS: dict[type, Callable[[str, nn.Module], FoldedBlock | FoldedFusedBlock | FoldedConvBlock]] = {
     MBConv: _fold_mbconv,
     DepthwiseSeparable: _fold_mbconv,
+    FusedMBConv: _fold_fused,
+    ConvBlock: _fold_conv_block,
 }
 
 

@@ -47,9 +47,12 @@ class ImageSpec:
     device: torch.device
 
     def __post_init__(self) -> None:
-        for name, value, allowed in (("input", self.kind, INPUTS), ("layout", self.layout, LAYOUTS)):
-            if value not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+        check_kind(self.kind, self.layout)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.height, self.width
 
     @property
     def image_dtype(self) -> torch.dtype:
@@ -78,14 +81,26 @@ class ImageSpec:
             wanted = ", ".join("N" if size is None else str(size) for size in expected)
             raise ValueError(f"images must have shape [{wanted}] ({self.layout}), got {shape}")
 
+    def zeros(self, count: int) -> Tensor:
+        """`count` images of nothing, as a caller would give them."""
+        sizes = {"N": count, "C": self.channels, "H": self.height, "W": self.width}
+        shape = [sizes[letter] for letter in self.layout]
+        return torch.zeros(shape, dtype=self.image_dtype, device=self.device)
+
     def prepare(self, images: Tensor) -> Tensor:
-        """`images`, checked, as a logical NCHW view that the stem can read, on the engine's device."""
-        self.check(images)
+        """`images`, checked before, as a logical NCHW view that the stem can read, on the engine's device."""
         if images.device != self.device:
-            images = images.to(self.device, non_blocking=True)
+            images = images.to(self.device)  # not asynchronously: the caller may overwrite pinned memory
         if images.dtype not in (torch.uint8, torch.float32, self.dtype):
             images = images.float()  # the other 16-bit type: exact in float32
         return images.permute(0, 3, 1, 2) if self.layout == "NHWC" else images
+
+
+def check_kind(kind: str, layout: str) -> None:
+    """ValueError unless `kind` is one of `INPUTS` and `layout` one of `LAYOUTS`."""
+    for name, value, allowed in (("input", kind, INPUTS), ("layout", layout, LAYOUTS)):
+        if value not in allowed:
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
 def resolve_dtype(dtype: torch.dtype | None, device: torch.device) -> torch.dtype:
@@ -105,6 +120,11 @@ def resolve_image_size(image_size: int | tuple[int, int] | None, model: nn.Modul
         if preprocessing is None:
             raise ValueError("image_size must be given for a model without `preprocessing`, got None")
         image_size = preprocessing.size
+    return check_image_size(image_size)
+
+
+def check_image_size(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) from a side or a pair; ValueError for anything else."""
     sides = (image_size, image_size) if isinstance(image_size, int) else image_size
     if not isinstance(sides, Sequence) or len(sides) != 2 or not all(_is_positive(side) for side in sides):
         raise ValueError(
@@ -119,9 +139,8 @@ def resolve_normalisation(
     std: Sequence[float] | None,
     model: nn.Module,
     channels: int,
-    device: torch.device,
-) -> tuple[Tensor | None, Tensor | None]:
-    """Mean and std, [channels] float32 in units of [0, 1], for the stem; (None, None) for float images."""
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Mean and std, one number a channel in units of [0, 1]; (None, None) for float images."""
     if kind != "uint8":
         for name, value in (("mean", mean), ("std", std)):
             if value is not None:
@@ -138,12 +157,16 @@ def resolve_normalisation(
         mean = IMAGENET_MEAN if preprocessing is None else preprocessing.mean
     if std is None:
         std = IMAGENET_STD if preprocessing is None else preprocessing.std
+    return check_normalisation(mean, std, channels)
+
+
+def check_normalisation(
+    mean: Sequence[float], std: Sequence[float], channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Both as tuples; ValueError or TypeError unless they have a number, std's above 0, for each channel."""
     if any(not value > 0 for value in _numbers("std", std, channels)):
         raise ValueError(f"std must be greater than 0 in every channel, got {std}")
-    return (
-        torch.tensor(_numbers("mean", mean, channels), dtype=torch.float32, device=device),
-        torch.tensor(_numbers("std", std, channels), dtype=torch.float32, device=device),
-    )
+    return tuple(_numbers("mean", mean, channels)), tuple(_numbers("std", std, channels))
 
 
 def check_positive(name: str, value: int) -> int:

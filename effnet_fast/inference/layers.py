@@ -8,18 +8,34 @@ An MBConv block is three operators, in one of two plans:
 - expansion fused: `expand_depthwise_pool`, in which the expanded tensor never reaches memory;
   `squeeze_excite_gate`; the projection as before.
 
-A block without an expansion is the same in both.
+A block without an expansion is the same in both. A FusedMBConv block is a `dense_conv` and a projection, a
+block of one convolution is a `dense_conv` that adds its input.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from effnet_fast.inference.folding import FoldedBlock, FoldedConv, FoldedNetwork
+from effnet_fast.inference.folding import (
+    FoldedBlock,
+    FoldedConv,
+    FoldedConvBlock,
+    FoldedFusedBlock,
+    FoldedNetwork,
+)
 from effnet_fast.ops.geometry import conv_output_size, pool_tiles
 
-__all__ = ["IMAGE", "Layer", "Shape", "Value", "block_operators", "network_layers"]
+__all__ = [
+    "IMAGE",
+    "Layer",
+    "Shape",
+    "Value",
+    "block_layers",
+    "block_operators",
+    "is_fused",
+    "network_layers",
+]
 
 Shape = tuple[int, int, int]  # channels, height, width of one image
 
@@ -89,18 +105,18 @@ class Layer:
 
 
 def network_layers(
-    network: FoldedNetwork, image_size: tuple[int, int], *, fuse_expansion: bool = False
+    network: FoldedNetwork, image_size: tuple[int, int], *, fuse_expansion: bool | Container[str] = False
 ) -> tuple[Layer, ...]:
     """The operators of `network` for images of (height, width), in order of execution.
 
-    `fuse_expansion` chooses the second plan above; it pays where the backend has a kernel for it.
+    `fuse_expansion` chooses the second plan above, for all blocks or for those whose names it contains; it
+    pays where the backend has a kernel for it.
     """
     image = Value(IMAGE, (network.in_channels, *image_size))
     stem = _conv_layer("stem", "stem_conv", network.stem, image)
     layers = [stem]
     for block in network.blocks:
-        fused = fuse_expansion and block.expand is not None
-        layers += (_fused_block_layers if fused else _block_layers)(block, layers[-1].y)
+        layers += block_layers(block, layers[-1].y, fuse_expansion=is_fused(block, fuse_expansion))
     head = Layer(
         name=network.head.name,
         block="head",
@@ -118,6 +134,27 @@ def network_layers(
         activation="identity",
     )
     return (*layers, head, classifier)
+
+
+def is_fused(
+    block: FoldedBlock | FoldedFusedBlock | FoldedConvBlock, fuse_expansion: bool | Container[str]
+) -> bool:
+    """Whether the expansion of `block` is computed inside its depthwise kernel; see `network_layers`."""
+    if not isinstance(block, FoldedBlock) or block.expand is None:
+        return False
+    return fuse_expansion if isinstance(fuse_expansion, bool) else block.name in fuse_expansion
+
+
+def block_layers(
+    block: FoldedBlock | FoldedFusedBlock | FoldedConvBlock, x: Value, *, fuse_expansion: bool = False
+) -> tuple[Layer, ...]:
+    """The operators of one block on the map `x`; `fuse_expansion` needs a block with an expansion."""
+    if isinstance(block, FoldedFusedBlock):
+        return tuple(_fused_mbconv_layers(block, x))
+    if isinstance(block, FoldedConvBlock):
+        residual = x if block.residual else None
+        return (_conv_layer(block.name, "dense_conv", block.conv, x, residual=residual),)
+    return tuple((_expansion_fused_layers if fuse_expansion else _three_kernel_layers)(block, x))
 
 
 def block_operators(layers: Sequence[Layer]) -> Iterator[tuple[Layer, ...]]:
@@ -154,7 +191,14 @@ def _conv_layer(block: str, operator: str, conv: FoldedConv, x: Value, **more) -
     )
 
 
-def _fused_block_layers(block: FoldedBlock, x: Value) -> Iterator[Layer]:
+def _fused_mbconv_layers(block: FoldedFusedBlock, x: Value) -> Iterator[Layer]:
+    expand = _conv_layer(block.name, "dense_conv", block.expand, x)
+    yield expand
+    residual = x if block.residual else None
+    yield _conv_layer(block.name, "pointwise_conv", block.project, expand.y, residual=residual)
+
+
+def _expansion_fused_layers(block: FoldedBlock, x: Value) -> Iterator[Layer]:
     se, gate = block.squeeze_excite, None
     operator = "expand_depthwise" if se is None else "expand_depthwise_pool"
     fused = _conv_layer(block.name, operator, block.depthwise, x, expand_activation=block.expand.activation)
@@ -180,7 +224,7 @@ def _fused_block_layers(block: FoldedBlock, x: Value) -> Iterator[Layer]:
     yield _conv_layer(block.name, "pointwise_conv", block.project, fused.y, gate=gate, residual=residual)
 
 
-def _block_layers(block: FoldedBlock, x: Value) -> Iterator[Layer]:
+def _three_kernel_layers(block: FoldedBlock, x: Value) -> Iterator[Layer]:
     hidden = x
     if block.expand is not None:
         expand = _conv_layer(block.name, "pointwise_conv", block.expand, x)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+from effnet_fast.measure.caches import CPU_CACHES, cache_sizes
 
 # Used where the machine does not tell: the smallest caches of current server cores.
 _FALLBACK_L2 = 1 << 20
@@ -46,27 +44,11 @@ class CpuLimits:
         return max(self.l3_bytes // 4, self.threads * self.l2_bytes)
 
     @classmethod
-    def detect(cls, caches: Path = _CACHES, threads: int | None = None) -> CpuLimits:
+    def detect(cls, caches: Path = CPU_CACHES, threads: int | None = None) -> CpuLimits:
         """The limits of this machine, from sysfs; a documented guess where sysfs does not say."""
-        sizes = _cache_sizes(caches)
+        sizes = cache_sizes(caches)
         return cls(
             l2_bytes=sizes.get(2, _FALLBACK_L2),
             l3_bytes=sizes.get(3, 0 if 2 in sizes else _FALLBACK_L3),
             threads=torch.get_num_threads() if threads is None else threads,
         )
-
-
-def _cache_sizes(caches: Path) -> dict[int, int]:
-    """{level: bytes} of the data caches that a sysfs cache folder describes."""
-    sizes: dict[int, int] = {}
-    for index in sorted(caches.glob("index*")):
-        try:
-            level = int((index / "level").read_text())
-            kind = (index / "type").read_text().strip()
-            size = (index / "size").read_text().strip()
-        except (OSError, ValueError):
-            continue
-        match = re.fullmatch(r"(\d+)([KMG]?)", size)
-        if kind != "Instruction" and match:
-            sizes[level] = int(match[1]) * _UNITS[match[2]]
-    return sizes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,10 +10,17 @@ from torch import Tensor
 
 from effnet_fast import ops
 from effnet_fast.backends import Backend
-from effnet_fast.inference.folding import FoldedBlock, FoldedConv, FoldedNetwork
+from effnet_fast.inference.folding import (
+    FoldedBlock,
+    FoldedConv,
+    FoldedConvBlock,
+    FoldedFusedBlock,
+    FoldedNetwork,
+)
+from effnet_fast.inference.layers import is_fused
 from effnet_fast.ops.schemas import operator
 
-__all__ = ["LayerWeights", "layer_weights", "pack_network"]
+__all__ = ["LayerWeights", "layer_weights", "pack_network", "packed_bytes"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +47,19 @@ class LayerWeights:
         )
 
 
-def layer_weights(network: FoldedNetwork, *, fuse_expansion: bool = False) -> Iterator[LayerWeights]:
+def layer_weights(
+    network: FoldedNetwork, *, fuse_expansion: bool | Container[str] = False
+) -> Iterator[LayerWeights]:
     """The weights of every layer that `network_layers` makes with this `fuse_expansion`, by layer names."""
     yield _conv("stem_conv", network.stem)
     for block in network.blocks:
-        fused = fuse_expansion and block.expand is not None
-        yield from (_fused_block if fused else _block)(block)
+        if isinstance(block, FoldedFusedBlock):
+            yield _conv("dense_conv", block.expand)
+            yield _conv("pointwise_conv", block.project)
+        elif isinstance(block, FoldedConvBlock):
+            yield _conv("dense_conv", block.conv)
+        else:
+            yield from (_fused_block if is_fused(block, fuse_expansion) else _block)(block)
     yield _conv("head_pool", network.head)
     classifier = network.classifier
     weight = classifier.weight[:, :, None, None]
@@ -59,7 +73,7 @@ def pack_network(
     device: torch.device,
     isa: str = "auto",
     *,
-    fuse_expansion: bool = False,
+    fuse_expansion: bool | Container[str] = False,
 ) -> dict[str, Tensor]:
     """{layer name: packed weights} for storage `dtype` on `device`.
 
@@ -82,6 +96,20 @@ def pack_network(
         )
         for layer in layer_weights(network, fuse_expansion=fuse_expansion)
     }
+
+
+def packed_bytes(
+    network: FoldedNetwork, dtype: torch.dtype, *, fuse_expansion: bool | Container[str] = False
+) -> int:
+    """Bytes of the weights of `network` in storage `dtype`; packing adds padding, a few per cent."""
+    total = 0
+    for layer in layer_weights(network, fuse_expansion=fuse_expansion):
+        row = operator(layer.operator)
+        storage = torch.float32 if layer.single else dtype
+        for name, tensor in zip(row.weights, layer.weights, strict=True):
+            kind = storage if row.tensors[name].kind == "storage" else torch.float32
+            total += tensor.numel() * kind.itemsize
+    return total
 
 
 def _conv(operator: str, conv: FoldedConv) -> LayerWeights:

@@ -21,15 +21,19 @@ first image.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 
 from effnet_fast.inference.arena import Interval, extent, peak, place
 from effnet_fast.inference.layers import IMAGE, Layer, Value, block_operators
 from effnet_fast.inference.report import plan_table
+
+if TYPE_CHECKING:
+    from effnet_fast.inference.cost import Prediction
 
 __all__ = ["Buffer", "Plan", "Segment", "images_per_pass", "passes", "plan_network"]
 
@@ -72,6 +76,8 @@ class Plan:
         buffers: {value name: place in the arena}.
         arena_bytes: size of the arena.
         peak_bytes: most bytes that are live at any one step; no arena can be smaller.
+        predictions: {layer name: what the cost model says of a full batch}, where it was asked.
+        measured: {layer name: seconds of a full batch}, after `InferenceEngine.warmup`.
     """
 
     batch: int
@@ -83,6 +89,8 @@ class Plan:
     buffers: dict[str, Buffer]
     arena_bytes: int
     peak_bytes: int
+    predictions: Mapping[str, Prediction] | None = None
+    measured: Mapping[str, float] | None = None
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
@@ -178,15 +186,20 @@ def images_per_pass(working_set: int, batch: int, threads: int, budget_bytes: in
     return min(batch, fitting // threads * threads)
 
 
+def pass_length(images: int, most: int, threads: int) -> int:
+    """Images of each pass but the last: as equal as multiples of `threads` can be, at most `most`."""
+    if images <= most:
+        return images
+    count = -(-images // most)
+    length = -(-images // count)
+    return min(most, -(-length // threads) * threads)
+
+
 def passes(images: int, most: int, threads: int) -> list[tuple[int, int]]:
     """[begin, end) of nearly equal runs of at most `most` images, multiples of `threads` but for the last."""
     if images <= 0:
         return []
-    if images <= most:
-        return [(0, images)]
-    count = -(-images // most)
-    length = -(-images // count)
-    length = min(most, -(-length // threads) * threads)
+    length = pass_length(images, most, threads)
     return [(begin, min(begin + length, images)) for begin in range(0, images, length)]
 
 
@@ -205,8 +218,7 @@ def _segments(
         working_set = max(working_set_bytes(layer, dtype, image_dtype) for layer in block)
         most = min(most, images_per_pass(working_set, batch, threads, budget_bytes))
         # Equal passes first: 9 and 15 images at a time out of 16 are both two passes of 8, hence one segment.
-        begin, end = passes(batch, most, threads)[0]
-        images = end - begin
+        images = pass_length(batch, most, threads)
         if segments and segments[-1].images == images:
             segments[-1] = Segment(block + segments[-1].layers, images)
         else:

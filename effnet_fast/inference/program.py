@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from effnet_fast import ops
 from effnet_fast.backends import Backend
+from effnet_fast.inference.arguments import Held, Made, arguments, written
 from effnet_fast.inference.layers import IMAGE, Layer, Value
 from effnet_fast.inference.planner import Plan
 
@@ -24,12 +26,23 @@ Call = tuple[Callable[..., None], tuple]
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """Calls of a segment for images `begin`..`end`; `stem` is set where the segment starts at the images."""
+    """Calls of a segment for images `begin`..`end`; `stem` is set where the segment starts at the images.
+
+    `names` are the layers of `stem`, if there is one, and of `calls`.
+    """
 
     begin: int
     end: int
     stem: Call | None
     calls: tuple[Call, ...]
+    names: tuple[str, ...]
+
+    def bound(self, images: Tensor) -> list[Call]:
+        """Every call of this pass over a batch of `images`, the stem's with its images."""
+        if self.stem is None:
+            return list(self.calls)
+        stem, (y, *rest) = self.stem
+        return [(stem, (y, images[self.begin : self.end], *rest)), *self.calls]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +58,8 @@ class Program:
             if step.stem is not None:
                 stem, (y, *rest) = step.stem
                 stem(y, images[step.begin : step.end], *rest)
-            for call, arguments in step.calls:
-                call(*arguments)
+            for call, given in step.calls:
+                call(*given)
         return self.output
 
 
@@ -74,7 +87,9 @@ def bind(
         for begin, end in plan.passes(images, segment):
             calls = [binder.call(layer, begin, end) for layer in segment.layers]
             starts = segment.layers[0].x.name == IMAGE
-            run.append(Pass(begin, end, calls[0] if starts else None, tuple(calls[1:] if starts else calls)))
+            names = tuple(layer.name for layer in segment.layers)
+            stem, rest = (calls[0], calls[1:]) if starts else (None, calls)
+            run.append(Pass(begin, end, stem, tuple(rest), names))
     return Program(tuple(run), binder.view(plan.output, 0, images).flatten(1))
 
 
@@ -86,10 +101,8 @@ class _Binder:
     backends: Mapping[str, Backend]
     normalisation: tuple[Tensor | None, Tensor | None]
 
-    def view(self, value: Value | None, begin: int, end: int) -> Tensor | None:
+    def view(self, value: Value, begin: int, end: int) -> Tensor:
         """[end - begin, C, H, W] in channels_last memory: where `value` of these images of the batch lies."""
-        if value is None:
-            return None
         buffer = self.plan.buffers[value.name]
         if buffer.images < self.plan.batch:  # of one pass only: every pass uses it from the start
             begin, end = 0, end - begin
@@ -99,65 +112,26 @@ class _Binder:
         flat = self.arena[start : start + (end - begin) * image_bytes].view(buffer.dtype)
         return flat.view(end - begin, height, width, channels).permute(0, 3, 1, 2)
 
+    def place(self, made: Made, begin: int, end: int) -> Tensor:
+        """The view of `made` with as many dimensions as its operator wants."""
+        view = self.view(made.value, begin, end)
+        if made.rank == 3:  # partial sums, [n, tiles, C]: their value is [C, tiles, 1]
+            return view.permute(0, 2, 3, 1).flatten(1, 2)
+        return view.flatten(1) if made.rank == 2 else view
+
     def call(self, layer: Layer, begin: int, end: int) -> Call:
         """Handle and arguments of `layer`, outputs first; the stem's leave out the images."""
-        handle = ops.handle(layer.operator, "packed_into", self.backends[layer.operator])
-        return handle, _ARGUMENTS[layer.operator](self, layer, self.weights[layer.name], begin, end)
-
-    def stem_conv(self, layer: Layer, packed: Tensor, begin: int, end: int) -> tuple:
-        y = self.view(layer.y, begin, end)
         mean, std = self.normalisation
-        geometry = layer.y.shape[0], layer.kernel, layer.stride, layer.padding
-        return y, packed, *geometry, layer.activation, mean, std, self.plan.dtype
-
-    def depthwise_conv(self, layer: Layer, packed: Tensor, begin: int, end: int) -> tuple:
-        x, y = self.view(layer.x, begin, end), self.view(layer.y, begin, end)
-        return y, x, packed, layer.kernel, layer.stride, layer.padding, layer.activation
-
-    def depthwise_conv_gate(self, layer: Layer, packed: Tensor, begin: int, end: int) -> tuple:
-        y, *rest = self.depthwise_conv(layer, packed, begin, end)
-        gates = self.view(layer.gates, begin, end).flatten(1)
-        return y, gates, *rest, layer.squeeze, layer.se_activation, layer.gate_function
-
-    def expand_depthwise(self, layer: Layer, packed: Tensor, begin: int, end: int) -> tuple:
-        x, y = self.view(layer.x, begin, end), self.view(layer.y, begin, end)
-        convolution = layer.kernel, layer.stride, layer.padding, layer.activation
-        return y, x, packed, layer.y.shape[0], layer.expand_activation, *convolution
-
-    def expand_depthwise_pool(self, layer: Layer, packed: Tensor, begin: int, end: int) -> tuple:
-        y, *rest = self.expand_depthwise(layer, packed, begin, end)
-        return y, self.tiles(layer.sums, begin, end), *rest
-
-    def squeeze_excite_gate(self, layer: Layer, packed: Tensor, begin: int, end: int) -> tuple:
-        sums, gates = self.tiles(layer.x, begin, end), self.view(layer.y, begin, end).flatten(1)
-        return gates, sums, layer.count, packed, layer.squeeze, layer.activation, layer.gate_function
-
-    def tiles(self, sums: Value, begin: int, end: int) -> Tensor:
-        """[end - begin, tiles, C]: the partial sums, whose value is [C, tiles, 1]."""
-        return self.view(sums, begin, end).permute(0, 2, 3, 1).flatten(1, 2)
-
-    def pointwise_conv(self, layer: Layer, packed: Tensor, begin: int, end: int) -> tuple:
-        x, y = self.view(layer.x, begin, end), self.view(layer.y, begin, end)
-        gate, residual = self.view(layer.gate, begin, end), self.view(layer.residual, begin, end)
-        gate = None if gate is None else gate.flatten(1)
-        return y, x, packed, layer.y.shape[0], layer.activation, gate, residual
-
-    def head_pool(self, layer: Layer, packed: Tensor, begin: int, end: int) -> tuple:
-        x, y = self.view(layer.x, begin, end), self.view(layer.y, begin, end).flatten(1)
-        return y, x, packed, layer.y.shape[0], layer.activation
-
-
-# Orders of the `packed_into` schemas.
-_ARGUMENTS: dict[str, Callable[[_Binder, Layer, Tensor, int, int], tuple]] = {
-    "stem_conv": _Binder.stem_conv,
-    "depthwise_conv": _Binder.depthwise_conv,
-    "depthwise_conv_gate": _Binder.depthwise_conv_gate,
-    "expand_depthwise": _Binder.expand_depthwise,
-    "expand_depthwise_pool": _Binder.expand_depthwise_pool,
-    "squeeze_excite_gate": _Binder.squeeze_excite_gate,
-    "pointwise_conv": _Binder.pointwise_conv,
-    "head_pool": _Binder.head_pool,
-}
+        held = {"packed": self.weights[layer.name], "mean": mean, "std": std}
+        given: list[Any] = [self.place(made, begin, end) for made in written(layer)]
+        for argument in arguments(layer, self.plan.dtype):
+            if isinstance(argument, Held):
+                given.append(held[argument.name])
+            elif not isinstance(argument, Made):
+                given.append(argument)
+            elif argument.value.name != IMAGE:
+                given.append(self.place(argument, begin, end))
+        return ops.handle(layer.operator, "packed_into", self.backends[layer.operator]), tuple(given)
 
 
 def allocate_arena(plan: Plan, device: torch.device) -> Tensor:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING
 
 from effnet_fast.inference.layers import Layer
 
 if TYPE_CHECKING:
+    from effnet_fast.inference.cost import Prediction
     from effnet_fast.inference.planner import Plan
 
 __all__ = ["MemoryReport", "format_bytes", "plan_table"]
 
-_WIDTH = 118
+_WIDTH = 140
 
 
 @dataclass(frozen=True)
@@ -22,23 +26,27 @@ class MemoryReport:
 
     Attributes:
         arena_bytes: the one allocation in which every activation lies.
-        weight_bytes: packed weights, the engine's only copy.
+        weight_bytes: packed weights, the only copy that is computed with.
         peak_bytes: most bytes of activations that are live at any one step, at most `arena_bytes`; the
             difference is lost to placement and alignment.
+        saved_bytes: float32 weights kept in the host's memory for `InferenceEngine.save`; not a part of
+            `total_bytes`, which are the device's.
     """
 
     arena_bytes: int
     weight_bytes: int
     peak_bytes: int
+    saved_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
         return self.arena_bytes + self.weight_bytes
 
     def __str__(self) -> str:
+        saved = f"; kept for save() {format_bytes(self.saved_bytes)}" if self.saved_bytes else ""
         return (
             f"activations {format_bytes(self.arena_bytes)} (live at most {format_bytes(self.peak_bytes)}), "
-            f"weights {format_bytes(self.weight_bytes)}, together {format_bytes(self.total_bytes)}"
+            f"weights {format_bytes(self.weight_bytes)}, together {format_bytes(self.total_bytes)}{saved}"
         )
 
 
@@ -52,27 +60,51 @@ def format_bytes(count: int) -> str:
     return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
 
 
-def plan_table(plan: Plan) -> str:
-    """The plan as text: a row for every operator, a rule between segments."""
+def plan_table(
+    plan: Plan,
+    predictions: Mapping[str, Prediction] | None = None,
+    measured: Mapping[str, float] | None = None,
+) -> str:
+    """The plan as text: a row for every operator, a rule between segments, totals at the end.
+
+    Args:
+        plan: see `plan_network`.
+        predictions: {layer name: prediction of a whole batch}; None: the plan's own, if it has any.
+        measured: {layer name: seconds of a whole batch}; None: the plan's own, if it has any.
+
+    Times are microseconds a batch; a column of which nothing is known is left out. `ratio` is predicted /
+    measured: what is far below 1 takes longer than what the device should need for it.
+    """
     # Only who prints a plan pays for the import.
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
+    predictions = plan.predictions if predictions is None else predictions
+    measured = plan.measured if measured is None else measured
     table = Table(
         title=f"batch {plan.batch}, {plan.image_size[0]} x {plan.image_size[1]}, "
         f"{_name(plan.dtype)} ({_name(plan.image_dtype)} images), {plan.threads} threads",
         title_justify="left",
         caption=f"arena {format_bytes(plan.arena_bytes)}, live at most {format_bytes(plan.peak_bytes)}; "
-        "bytes: read and written for one image, weights aside",
+        "bytes: read and written for one image, weights aside"
+        + ("; times: µs a batch" if predictions or measured else ""),
         caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_footer=True,
     )
-    table.add_column("block")
-    table.add_column("operator")
-    table.add_column("convolution")
-    table.add_column("in")
-    table.add_column("out")
-    table.add_column("bytes", justify="right")
-    table.add_column("images a pass", justify="right")
+    total_bytes = sum(plan.step_bytes(layer) for layer in plan.layers)
+    table.add_column("block", "all", no_wrap=True)
+    table.add_column("operator", no_wrap=True)
+    table.add_column("convolution")  # the one to be broken where a line gets too long
+    for heading in ("in", "out"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("bytes", format_bytes(total_bytes), justify="right", no_wrap=True)
+    table.add_column("images\na pass", justify="right", no_wrap=True)
+    for heading, footer in _times_of(plan.layers, predictions, measured).items():
+        justify = "left" if heading == "bound" else "right"
+        table.add_column(heading, footer, justify=justify, no_wrap=True)
     for segment in plan.segments:
         block = None
         for layer in segment.layers:
@@ -84,6 +116,7 @@ def plan_table(plan: Plan) -> str:
                 _shape(layer.y.shape),
                 format_bytes(plan.step_bytes(layer)),
                 str(segment.images),
+                *_times_of([layer], predictions, measured).values(),
             )
             block = layer.block
         table.add_section()
@@ -92,13 +125,33 @@ def plan_table(plan: Plan) -> str:
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
 
 
+def _times_of(
+    layers: Iterable[Layer],
+    predictions: Mapping[str, Prediction] | None,
+    measured: Mapping[str, float] | None,
+) -> dict[str, str]:
+    """{heading: text} of the times of `layers` together."""
+    names = [layer.name for layer in layers]
+    cells, expected, taken = {}, None, None
+    if predictions:
+        together = reduce(add, (predictions[name] for name in names))
+        expected = together.seconds
+        cells |= {"predicted": f"{1e6 * expected:.1f}", "bound": together.bound}
+    if measured:
+        taken = sum(measured[name] for name in names)
+        cells["measured"] = f"{1e6 * taken:.1f}"
+    if expected and taken:
+        cells["ratio"] = f"{expected / taken:.2f}"
+    return cells
+
+
 def _name(dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
 def _shape(shape: tuple[int, int, int]) -> str:
     channels, height, width = shape
-    return str(channels) if height == width == 1 else f"{channels} x {height} x {width}"
+    return str(channels) if height == width == 1 else f"{channels}x{height}x{width}"
 
 
 def _convolution(layer: Layer) -> str:

@@ -1,12 +1,14 @@
-"""How this project measures: alternating rounds, the accuracy gate, memory, the environment record."""
+"""How this project measures: alternating rounds, accuracy gate, memory, ceilings, environment record."""
 
 from effnet_fast.measure.accuracy import Verdict, judge_logits
+from effnet_fast.measure.ceilings import Ceilings, measure_ceilings
 from effnet_fast.measure.environment import describe, device_slug, differences, load_per_core
 from effnet_fast.measure.memory import peak_allocated_bytes
 from effnet_fast.measure.timing import Candidate, LocalCandidate, Summary, alternate, percentile, summarize
 
 __all__ = [
     "Candidate",
+    "Ceilings",
     "LocalCandidate",
     "Summary",
     "Verdict",
@@ -16,6 +18,7 @@ __all__ = [
     "differences",
     "judge_logits",
     "load_per_core",
+    "measure_ceilings",
     "peak_allocated_bytes",
     "percentile",
     "summarize",

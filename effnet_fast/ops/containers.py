@@ -62,23 +62,28 @@ def write(kind: int, label: str, tensors: Sequence[Tensor | None]) -> Tensor:
     for begin, size, tensor in places:
         flat = tensor.detach().contiguous().reshape(-1)
         blob[begin : begin + size] = flat.view(torch.uint8)
+    if type(blob) is Tensor and not blob.is_meta:
+        _known[blob] = _Contents(blob, header)  # to read it from a GPU would wait for the GPU
     return blob
 
 
 class _Contents:
-    """Kind, fingerprint and entries of one container; kind None for a tensor that is none."""
+    """Kind, fingerprint and entries of one container; kind None for a tensor that is none.
 
-    def __init__(self, blob: Tensor) -> None:
+    `header`: the words at its beginning, where they are known; None: they are read.
+    """
+
+    def __init__(self, blob: Tensor, header: Sequence[int] | None = None) -> None:
         self.kind: int | None = None
         self.fingerprint = 0
         self.tensors: list[Tensor | None] = []
         if blob.numel() < 8 * _HEAD_WORDS:
             return
-        magic, kind, count, fingerprint = _words(blob, _HEAD_WORDS)
+        magic, kind, count, fingerprint = (header or _words(blob, _HEAD_WORDS))[:_HEAD_WORDS]
         if magic != _MAGIC:
             return
         self.kind, self.fingerprint = kind, fingerprint
-        words = _words(blob, _HEAD_WORDS + _ENTRY_WORDS * count)[_HEAD_WORDS:]
+        words = (header or _words(blob, _HEAD_WORDS + _ENTRY_WORDS * count))[_HEAD_WORDS:]
         entries = (words[i * _ENTRY_WORDS : (i + 1) * _ENTRY_WORDS] for i in range(count))
         self.tensors = [_entry(blob, *entry) for entry in entries]
 

@@ -154,7 +154,7 @@ def test_nan_stays_in_its_image(tiny, images, dtype, backend):
 def test_poisoned_memory_is_never_read(tiny, images):
     engine = make(tiny)
     expected = engine(images)
-    engine._arena.fill_(255)  # NaN in every dtype
+    engine._runner.arena.fill_(255)  # NaN in every dtype
     assert torch.equal(engine(images), expected)
 
 
@@ -247,17 +247,17 @@ def test_two_engines_do_not_share_memory(tiny, images):
     expected = first(images)
     second(images * 2)
     assert torch.equal(first(images), expected)
-    assert first._arena.data_ptr() != second._arena.data_ptr()
+    assert first._runner.arena.data_ptr() != second._runner.arena.data_ptr()
 
 
 def test_programs_are_kept_but_bounded(tiny):
     engine = make(tiny, batch_size=20)
     for count in range(1, 21):
         engine(torch.zeros(count, 3, SIZE, SIZE))
-    assert len(engine._programs) == 8
-    kept = engine._program(20)
+    assert len(engine._runner._programs) == 8
+    kept = engine._runner.program(20)
     engine(torch.zeros(20, 3, SIZE, SIZE))
-    assert engine._program(20) is kept
+    assert engine._runner.program(20) is kept
 
 
 def test_a_call_allocates_its_logits_alone(tiny, images):
@@ -273,7 +273,7 @@ def test_warmup_binds_the_full_batch(tiny):
     for options in ({}, {"layout": "NHWC"}, {"input": "uint8"}, {"dtype": torch.bfloat16}):
         engine = make(tiny, **options)
         assert engine.warmup() is None
-        assert list(engine._programs) == [4]
+        assert list(engine._runner._programs) == [4]
 
 
 def test_properties_and_reports(tiny):

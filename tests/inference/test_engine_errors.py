@@ -48,7 +48,7 @@ def make(model, **options) -> InferenceEngine:
         ({"input": "uint8", "mean": 0.5}, TypeError, "mean must be a sequence of numbers, got float"),
         ({"input": "uint8", "std": (1, 0, 1)}, ValueError, "std must be greater than 0 in every channel"),
         ({"input": "uint8", "std": (1, float("nan"), 1)}, ValueError, "std must be 3 finite numbers"),
-        ({"cuda_graph": True}, RuntimeError, "cuda_graph=True needs a backend that captures CUDA graphs"),
+        ({"cuda_graph": True}, RuntimeError, "cuda_graph=True needs kernels of the cuda or triton backend"),
         ({"cuda_graph": "yes"}, ValueError, "cuda_graph must be \"auto\", True or False, got 'yes'"),
     ],
 )

@@ -17,7 +17,7 @@ from effnet_fast.models.config import Preprocessing
 from effnet_fast.testing import Budget
 
 # Above 50 million parameters, making the model takes longer than everything else.
-LARGE = ("b7", "b8")
+LARGE = ("b7", "b8", "l2", "v2_m", "v2_l", "v2_xl")
 FAMILY = [
     pytest.param(name, marks=pytest.mark.slow if name.endswith(LARGE) else ())
     for name in sorted(list_models())
@@ -95,6 +95,20 @@ def test_engine_equals_tiny_model_through_triton(tiny, dtype):
     )
     assert set(engine.backends.values()) == {"triton"}
     budget(tiny, x, dtype).assert_within(engine(x.to(engine.device)))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("cuda_graph", [True, False], ids=["graph", "kernels"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["f32", "bf16", "fp16"])
+@pytest.mark.parametrize("backend", ["cuda", "triton"])
+@pytest.mark.parametrize("name", ["efficientnet_b0", "tf_efficientnet_b4"])
+def test_engine_equals_model_on_a_gpu(trained, name, backend, dtype, cuda_graph):
+    model, x = trained(name), torch.randn(3, 3, *SIZE)
+    options = {"image_size": SIZE, "dtype": dtype, "device": "cuda", "cuda_graph": cuda_graph}
+    engine = InferenceEngine(model, batch_size=2, backend=backend, **options)
+    assert set(engine.backends.values()) == {backend}
+    engine.warmup()
+    budget(model, x, dtype).assert_within(engine(x).cpu())
 
 
 def one_channel():

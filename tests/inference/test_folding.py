@@ -109,7 +109,7 @@ def test_fold_refuses_training_mode(tiny):
         (
             "stages.1.0",
             nn.Identity(),
-            r"model\.stages\.1\.0 must be one of MBConv, DepthwiseSeparable, got Identity",
+            r"model\.stages\.1\.0 must be one of MBConv, .*, FusedMBConv, ConvBlock, got Identity",
         ),
         (
             "stages.1.0.project.norm",
