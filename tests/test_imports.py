@@ -25,10 +25,14 @@ RANKS = {
     "models": 4,
     "images": 5,
     "inference": 5,
-    "measure": 6,
+    "measure": 4,
     "fusion": 6,
     "cli": 8,
     "benchmarks": 7,
+    "classification": 6,
+    "classify_command": 7,
+    "scaling": 6,
+    "scale_command": 7,
     "tune_command": 7,
 }
 # Specification files: no package but torch and the standard library, and none of ours but each other.
