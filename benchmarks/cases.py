@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -15,9 +16,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 #: formula).
 PHIS = range(0, 8)
 
-#: Multiply-adds of one call above which the batch is halved: at B5 and beyond, 16 images are 10 s and more of
-#: one eager call on two cores, which buys no accuracy: a call that long is its own average.
-MAX_GMACS_PER_CALL = 200.0
+#: 10^9 multiply-adds of one call above which the batch is halved. On a CPU: at B5 and beyond, 16 images are
+#: 10 s and more of one eager call on two cores, which buys no accuracy: a call that long is its own average.
+MAX_GMACS_PER_CALL = {"cpu": 200.0, "cuda": math.inf}
 
 
 @dataclass(frozen=True)
@@ -83,14 +84,16 @@ def describe_model(name: str) -> tuple[int, float]:
     return config.resolution, count_macs(config) / 1e9
 
 
-def sweep(models: Sequence[str], batches: Sequence[int], dtypes: Sequence[str]) -> list[Case]:
-    """Every combination, variant by variant; batches are halved to keep `MAX_GMACS_PER_CALL`."""
+def sweep(
+    models: Sequence[str], batches: Sequence[int], dtypes: Sequence[str], device: str = "cpu"
+) -> list[Case]:
+    """Every combination, variant by variant; batches are halved to keep the device's `MAX_GMACS_PER_CALL`."""
     cases: dict[str, Case] = {}
     for model in models:
         size, gmacs = describe_model(model)
         for batch in batches:
             fitting = batch
-            while fitting > 1 and fitting * gmacs > MAX_GMACS_PER_CALL:
+            while fitting > 1 and fitting * gmacs > MAX_GMACS_PER_CALL[device]:
                 fitting //= 2
             note = "" if fitting == batch else f"batch {batch} limited to {fitting}"
             for dtype in dtypes:
@@ -99,7 +102,17 @@ def sweep(models: Sequence[str], batches: Sequence[int], dtypes: Sequence[str]) 
     return list(cases.values())
 
 
-def phi_of(model: str) -> int | None:
-    """Index of a compound-scaled variant (efficientnet_b3 -> 3), None for any other model."""
-    stem, _, index = model.rpartition("_b")
-    return int(index) if stem in ("efficientnet", "tf_efficientnet") and index.isdecimal() else None
+def networks_between(first: float, last: float) -> list[str]:
+    """Networks of the formula's phi, every half from `first` to `last`: "efficientnet_phi0.5" and so on."""
+    return [f"efficientnet_phi{half / 2:g}" for half in range(round(2 * first), round(2 * last) + 1)]
+
+
+def phi_of(model: str) -> float | None:
+    """Index of a compound-scaled variant (efficientnet_b3 -> 3), the formula's phi of others
+    (efficientnet_phi2.5 -> 2.5), None for any other model.
+    """
+    for mark, number in (("_b", int), ("_phi", float)):
+        stem, _, phi = model.rpartition(mark)
+        if stem in ("efficientnet", "tf_efficientnet") and phi.replace(".", "", 1).isdecimal():
+            return number(phi)
+    return None

@@ -13,7 +13,8 @@ import torch
 from benchmarks.layers import LayerCase, images_of
 from benchmarks.progress import Reporter
 from benchmarks.results import Results
-from benchmarks.runner import ERROR, FAIL, OK, Settings, run_jobs, time_columns
+from benchmarks.rows import ERROR, FAIL, OK, time_columns
+from benchmarks.runner import Settings, run_jobs
 from benchmarks.unfused import Unfused
 from effnet_fast import backends
 from effnet_fast.measure import Candidate, LocalCandidate, alternate

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 from benchmarks.results import Results
-from benchmarks.tables import labels_of, speed
+from benchmarks.tables import labels_of, machine_text, shown_rows, speed
 
 #: Colour, marker and line of each peer: greys and cool colours for what exists, one warm colour for this
 #: project. Told apart by marker and dash as well, for readers who do not see the colours.
@@ -16,13 +17,20 @@ STYLES = {
     "eager-tuned": ("#8a6d3b", "P", (0, (5, 1))),
     "compiled": ("#3366cc", "D", "-"),
     "engine": ("#d1495b", "*", "-"),
+    "engine-uint8": ("#e89aa4", "v", "--"),
+    # The fastest of a group, where there are too many peers.
+    "eager": ("#5f6b7a", "s", "--"),
+    "graph": ("#2a9d8f", "^", "-."),
 }
 
 
 def plot_models(results: Results, path: Path) -> bool:
-    """Write the picture to `path` in the format of its suffix; False, and no file, without a time to show."""
-    rows = [row for row in results.rows if row.get("phi") is not None and speed(row) is not None]
-    if not rows:
+    """Write the picture to `path` in the format of its suffix; False, and no file, without a time to show or
+    without matplotlib.
+    """
+    rows = shown_rows(results.rows)
+    rows = [row for row in rows if row.get("phi") is not None and speed(row) is not None]
+    if not rows or importlib.util.find_spec("matplotlib") is None:
         return False
     import matplotlib
 
@@ -83,7 +91,11 @@ def plot_models(results: Results, path: Path) -> bool:
             panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             panel.yaxis.set_minor_formatter(NullFormatter())
             panel.margins(x=0.08, y=0.14)
-            panel.set_xticks(phis, [f"B{phi}" for phi in phis])
+            if any("_phi" in row["model"] for row in rows):
+                phis = [phi for phi in phis if float(phi).is_integer()]
+                panel.set_xticks(phis, [f"{phi:g}" for phi in phis])
+            else:
+                panel.set_xticks(phis, [f"B{phi}" for phi in phis])
             panel.set_title(f"{dtype}, batch {batch}", fontsize=11, loc="left")
             panel.grid(True, which="major", color="#e3e6ea", linewidth=0.8)
             panel.spines[["top", "right"]].set_visible(False)
@@ -105,6 +117,7 @@ def plot_models(results: Results, path: Path) -> bool:
     )
     environment = results.environment
     where = f"{environment['cpu']}, {environment['isa']}, {environment['threads']} threads"
+    where = machine_text(environment) if environment.get("device") == "cuda" else where
     software = f"torch {environment['libraries']['torch']}, {environment['date']}"
     figure.supxlabel(f"{where}, {software}", fontsize=8, color="#5f6b7a")
     path.parent.mkdir(parents=True, exist_ok=True)

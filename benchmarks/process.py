@@ -23,15 +23,24 @@ ERROR_TAIL = 400
 
 
 class PeerError(RuntimeError):
-    """A peer could not be prepared or timed; the message is one line."""
+    """A peer could not be prepared or timed; the message is one line. `out_of_memory` tells whether with more
+    memory it could.
+    """
+
+    def __init__(self, message: str, *, out_of_memory: bool = False):
+        super().__init__(message)
+        self.out_of_memory = out_of_memory
 
 
 class RunningPeer(Protocol):
     """What the runner needs of a peer: a process (`PeerProcess`), or a fake in a test."""
 
-    def prepare(self, case: Case, weights: Path, images: Path, *, memory: bool) -> tuple[torch.Tensor, dict]:
-        """Make ready for `case`; `images` holds the distinct images. Returns the batch's logits and
-        {"prepare_seconds", "activation_bytes", ...}.
+    def prepare(
+        self, case: Case, weights: Path, images: Path, *, memory: bool, each_call: bool = False
+    ) -> tuple[torch.Tensor, dict]:
+        """Make ready for `case`; `images` holds the distinct images. `each_call`: samples are latencies (see
+        `benchmarks.devices.candidate`). Returns the batch's logits and {"prepare_seconds",
+        "activation_bytes", ...}.
         """
         ...
 
@@ -49,7 +58,7 @@ class PeerProcess:
     workers in order.
     """
 
-    def __init__(self, peer: str, *, threads: int, folder: Path):
+    def __init__(self, peer: str, *, threads: int, folder: Path, device: str = "cpu"):
         self.peer = peer
         self._logits = folder / f"logits-{peer}.pt"
         self._errors = folder / f"errors-{peer}.txt"
@@ -58,7 +67,7 @@ class PeerProcess:
         environment.pop("TRITON_INTERPRET", None)  # nobody's speed
         with self._errors.open("wb") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.worker", peer, str(threads)],
+                [sys.executable, "-m", "benchmarks.worker", peer, str(threads), device],
                 cwd=ROOT,
                 env=environment,
                 stdin=subprocess.PIPE,
@@ -79,7 +88,7 @@ class PeerProcess:
             raise PeerError(self._death())
         reply = json.loads(line)
         if not reply.pop("ok"):
-            raise PeerError(reply["error"])
+            raise PeerError(reply["error"], out_of_memory=reply.get("out_of_memory", False))
         return reply
 
     def _death(self) -> str:
@@ -88,7 +97,9 @@ class PeerProcess:
         tail = " ".join(self._errors.read_text(errors="replace")[-ERROR_TAIL:].split())
         return f"its process ended ({how}): {tail}" if tail else f"its process ended ({how})"
 
-    def prepare(self, case: Case, weights: Path, images: Path, *, memory: bool) -> tuple[torch.Tensor, dict]:
+    def prepare(
+        self, case: Case, weights: Path, images: Path, *, memory: bool, each_call: bool = False
+    ) -> tuple[torch.Tensor, dict]:
         reply = self._ask(
             do="prepare",
             model=case.model,
@@ -98,6 +109,7 @@ class PeerProcess:
             images=str(images),
             logits=str(self._logits),
             memory=memory,
+            each_call=each_call,
         )
         return torch.load(self._logits, weights_only=True), reply
 

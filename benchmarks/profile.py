@@ -17,6 +17,7 @@ from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
 import effnet_fast
+from effnet_fast.inference.cost import work
 from effnet_fast.inference.layers import Layer
 
 PREFIX = "effnet_fast::"
@@ -72,21 +73,6 @@ def group_of(layer: Layer) -> str:
     return "expand" if layer.name.endswith("expand") else "project"
 
 
-def macs_of(layer: Layer) -> int:
-    """Multiply-adds of the convolutions of one image."""
-    if layer.operator == "squeeze_excite_gate":
-        return 2 * layer.squeeze * layer.y.shape[0]
-    channels_in, height, width = layer.x.shape
-    channels_out, out_height, out_width = layer.y.shape
-    if layer.operator == "head_pool":
-        out_height, out_width = height, width
-    if layer.operator.startswith("expand_depthwise"):
-        expansion = channels_in * channels_out * height * width
-        return expansion + layer.kernel**2 * channels_out * out_height * out_width
-    per_pixel = layer.kernel**2 * channels_out
-    return per_pixel * (1 if layer.operator.startswith("depthwise") else channels_in) * out_height * out_width
-
-
 def profile_engine(
     engine: effnet_fast.InferenceEngine, images: torch.Tensor, *, repeats: int
 ) -> list[StepTime]:
@@ -132,7 +118,7 @@ def profile_engine(
             shape=shape_text(layer),
             passes=len(plan.passes(batch, segment)),
             milliseconds=statistics.median(samples[segment_index, layer_index]),
-            gmacs=batch * macs_of(layer) / 1e9,
+            gmacs=work(layer, batch, plan.dtype, plan.image_dtype).macs / 1e9,
         )
         for segment_index, segment in enumerate(plan.segments)
         for layer_index, layer in enumerate(segment.layers)

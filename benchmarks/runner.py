@@ -9,18 +9,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-
-from benchmarks.cases import DTYPES, Case, phi_of
+from benchmarks.cases import Case
 from benchmarks.peers import PEERS
 from benchmarks.process import PeerError, PeerProcess, RunningPeer
 from benchmarks.progress import Reporter
 from benchmarks.results import Results
-from benchmarks.subject import Oracle, distinct_images, make_oracle, seeded_model
-from effnet_fast.measure import Summary, Verdict, alternate, judge_logits
-
-#: Statuses of a row. Only "ok" has a time.
-OK, FAIL, ERROR, UNAVAILABLE = "ok", "FAIL", "error", "unavailable"
+from benchmarks.rows import (
+    ERROR,
+    FAIL,
+    MEMORY,
+    OK,
+    UNAVAILABLE,
+    latency_columns,
+    new_row,
+    time_columns,
+    verdict_columns,
+)
+from benchmarks.subject import Subject
+from effnet_fast.measure import alternate, judge_logits
 
 
 @dataclass(frozen=True)
@@ -79,35 +85,14 @@ def run_jobs(
     return 0
 
 
-class Subject:
-    """Model, images and oracle of the variant being measured; rebuilt when the variant changes."""
-
-    def __init__(self, folder: Path, seed: int):
-        self._folder = folder
-        self._seed = seed
-        self._model_name = ""
-        self.weights = folder / "weights.pt"
-        self.images = folder / "images.pt"
-        self.oracle: Oracle | None = None
-
-    def load(self, case: Case, dtypes: Sequence[str]) -> None:
-        """Prepare for `case`; `dtypes` are those that cases of this variant will ask for."""
-        if case.model == self._model_name:
-            return
-        model = seeded_model(case.model, seed=self._seed)
-        images = distinct_images(case.image_size)
-        torch.save(model.state_dict(), self.weights)
-        torch.save(images, self.images)
-        self.oracle = make_oracle(model, images, [DTYPES[name] for name in dtypes])
-        self._model_name = case.model
-
-
 class Runner:
     """Runs jobs and keeps the peers' processes between them.
 
     Args:
         settings: how to measure.
         reporter: told of every step.
+        device: that is measured.
+        each_call: rows have the distribution of single calls' latencies instead of medians of rounds.
         start_peer: name of a peer -> `RunningPeer`. None starts worker processes; tests give fakes.
     """
 
@@ -116,14 +101,18 @@ class Runner:
         settings: Settings,
         reporter: Reporter,
         *,
+        device: str = "cpu",
+        each_call: bool = False,
         start_peer: Callable[[str], RunningPeer] | None = None,
     ):
         self.settings = settings
         self.reporter = reporter
+        self.device = device
+        self.each_call = each_call
         self._temporary = tempfile.TemporaryDirectory(prefix="effnet-fast-benchmarks-")
         self._folder = Path(self._temporary.name)
         self._start_peer = start_peer or (
-            lambda name: PeerProcess(name, threads=settings.threads, folder=self._folder)
+            lambda name: PeerProcess(name, threads=settings.threads, folder=self._folder, device=device)
         )
         self._running: dict[str, RunningPeer] = {}
 
@@ -154,39 +143,58 @@ class Runner:
         def measure(job: Job) -> list[dict[str, object]]:
             self.reporter.step("weights and float64 logits")
             dtypes = {other.case.dtype for other in jobs if other.case.model == job.case.model}
-            subject.load(job.case, sorted(dtypes))
+            subject.load(job.case, sorted(dtypes), dict.fromkeys(PEERS[name].images for name in job.peers))
             return self._run_job(job, subject)
 
         return run_jobs(jobs, measure, results, save, self.reporter, deadline_seconds=deadline_seconds)
 
     def _run_job(self, job: Job, subject: Subject) -> list[dict[str, object]]:
         rows = {name: new_row(job.case, name) for name in job.peers}
-        for name in job.peers:
-            self._prepare(job.case, name, subject, rows[name])
-        try:
-            self._time({name: row for name, row in rows.items() if row["status"] == OK})
-        finally:
-            for name in job.peers:
-                self._release(name)
+        self._contest(job.case, rows, subject)
+        # All peers of a case stand ready at once, so what one could not have another may be holding.
+        for name, row in rows.items():
+            if row["status"] == MEMORY and len(rows) > 1:
+                alone = {**new_row(job.case, name), "alone": True}
+                self._contest(job.case, {name: alone}, subject)
+                rows[name] = alone
         return list(rows.values())
 
+    def _contest(self, case: Case, rows: dict[str, dict[str, object]], subject: Subject) -> None:
+        """Prepare, judge and time the peers of `rows` against each other."""
+        try:
+            for name, row in rows.items():
+                self._prepare(case, name, subject, row)
+            self._time({name: row for name, row in rows.items() if row["status"] == OK})
+        finally:
+            for name in rows:
+                self._release(name)
+
     def _prepare(self, case: Case, name: str, subject: Subject, row: dict[str, object]) -> None:
-        reason = PEERS[name].unavailable()
+        peer = PEERS[name]
+        reason = peer.unavailable(self.device, case.model)
         if reason:
             row.update(status=UNAVAILABLE, reason=reason)
             return
-        self.reporter.step(f"{PEERS[name].label}: {'compiling' if PEERS[name].slow_start else 'preparing'}")
+        self.reporter.step(f"{peer.label}: {'compiling' if peer.slow_start else 'preparing'}")
         try:
             if name not in self._running:
                 self._running[name] = self._start_peer(name)
-            logits, details = self._running[name].prepare(case, subject.weights, subject.images, memory=True)
+            logits, details = self._running[name].prepare(
+                case,
+                subject.weights,
+                subject.images[peer.images],
+                memory=True,
+                each_call=self.each_call,
+            )
         except PeerError as error:
             self._drop(name, row, error)
             return
-        exact, stock = subject.oracle.rows(case)
-        terms = subject.oracle.terms
+        oracle = subject.oracles[peer.images]
+        exact, stock = oracle.rows(case)
         try:
-            verdict = judge_logits(logits, oracle=exact, stock=stock, dtype=case.torch_dtype, terms=terms)
+            verdict = judge_logits(
+                logits, oracle=exact, stock=stock, dtype=case.torch_dtype, terms=oracle.terms
+            )
         except ValueError as error:  # stock PyTorch itself overflows in this dtype: nothing can be judged
             row.update(status=ERROR, reason=str(error))
             return
@@ -220,6 +228,8 @@ class Runner:
                 continue
             for name, row in pending.items():
                 row.update(time_columns(summaries[name], row["batch"]))
+                if self.each_call:
+                    row.update(latency_columns(guarded[name].seconds))
             return
 
     def _release(self, name: str) -> None:
@@ -231,65 +241,24 @@ class Runner:
 
     def _drop(self, name: str, row: dict[str, object], error: PeerError) -> None:
         """Record `error` and end the peer's process; the next case gets a fresh one."""
-        row.update(status=ERROR, reason=str(error))
+        row.update(status=MEMORY if error.out_of_memory else ERROR, reason=str(error))
         peer = self._running.pop(name, None)
         if peer is not None:
             peer.close()
 
 
 class _Guarded:
-    """A candidate that notes which peer failed, as `alternate` does not know."""
+    """A candidate that notes what `alternate` does not tell: who failed, and the seconds of every call."""
 
     def __init__(self, peer: RunningPeer, name: str, failed: dict[str, PeerError]):
         self._peer, self._name, self._failed = peer, name, failed
+        self.seconds: list[float] = []
 
     def sample(self, min_seconds: float) -> list[float]:
         try:
-            return self._peer.sample(min_seconds)
+            seconds = self._peer.sample(min_seconds)
+            self.seconds += seconds
+            return seconds
         except PeerError as error:
             self._failed[self._name] = error
             raise
-
-
-def new_row(case: Case, name: str) -> dict[str, object]:
-    """A row without result."""
-    peer = PEERS[name]
-    return {
-        "case": case.key,
-        **case.record(),
-        "phi": phi_of(case.model),
-        "peer": name,
-        "label": peer.label,
-        "group": peer.group,
-        "status": ERROR,
-        "reason": "",
-    }
-
-
-def verdict_columns(verdict: Verdict) -> dict[str, object]:
-    """Columns of the gate; infinities, which JSON has not, as None."""
-
-    def finite(value: float) -> float | None:
-        return float(f"{value:.4g}") if abs(value) != float("inf") and value == value else None
-
-    return {
-        "error_usage": finite(verdict.usage),
-        "max_error": finite(verdict.max_error),
-        "max_allowed": finite(verdict.max_allowed),
-        "relative_l2": finite(verdict.relative_l2),
-        "relative_l2_allowed": finite(verdict.relative_l2_allowed),
-    }
-
-
-def time_columns(summary: Summary, batch: int) -> dict[str, object]:
-    """Columns of the timing."""
-    return {
-        "images_per_second": round(batch / summary.median, 3),
-        "median_ms": round(summary.median * 1e3, 4),
-        "p20_ms": round(summary.p20 * 1e3, 4),
-        "p80_ms": round(summary.p80 * 1e3, 4),
-        "best_ms": round(summary.best * 1e3, 4),
-        "spread": round(summary.spread, 4),
-        "rounds": summary.rounds,
-        "calls": summary.calls,
-    }

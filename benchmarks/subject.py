@@ -9,13 +9,16 @@ training.
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 
 import effnet_fast
-from benchmarks.cases import Case
+from benchmarks.cases import DTYPES, Case
+from effnet_fast.models import Preprocessing
 
 #: Images that differ; a larger batch repeats them, so that the gate sees every row of it at the cost of few
 #: in float64.
@@ -53,6 +56,20 @@ def distinct_images(size: int, *, seed: int = 1) -> torch.Tensor:
     return images.to(torch.bfloat16).float()
 
 
+def distinct_pixels(size: int, *, seed: int = 2) -> torch.Tensor:
+    """[DISTINCT_IMAGES, size, size, 3] uint8 noise."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(256, (DISTINCT_IMAGES, size, size, 3), generator=generator, dtype=torch.uint8)
+
+
+def normalised(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+    """[N, 3, H, W] float64 of `pixels` [N, H, W, 3]: what stock PyTorch gets where an engine takes pixels."""
+    mean, std = (
+        torch.tensor(values, dtype=torch.float64) for values in (preprocessing.mean, preprocessing.std)
+    )
+    return ((pixels.double() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
+
+
 def rows_of_batch(batch: int) -> torch.Tensor:
     """Index of the distinct image in each row of a batch."""
     return torch.arange(batch) % DISTINCT_IMAGES
@@ -85,3 +102,39 @@ def make_oracle(model: nn.Module, images: torch.Tensor, dtypes: list[torch.dtype
 
     terms = model.classifier.in_features
     return Oracle(exact=logits(torch.float64), terms=terms, stock={dtype: logits(dtype) for dtype in dtypes})
+
+
+class Subject:
+    """Model, images and oracles of the variant being measured; rebuilt when the variant changes.
+
+    `images` and `oracles` are by the kind of images that a peer takes: "float" or "uint8".
+    """
+
+    def __init__(self, folder: Path, seed: int):
+        self._folder = folder
+        self._seed = seed
+        self._model_name = ""
+        self._model: nn.Module | None = None
+        self.weights = folder / "weights.pt"
+        self.images = {kind: folder / f"images-{kind}.pt" for kind in ("float", "uint8")}
+        self.oracles: dict[str, Oracle] = {}
+
+    def load(self, case: Case, dtypes: Sequence[str], kinds: Collection[str]) -> None:
+        """Prepare for `case`; `dtypes` are those that cases of this variant will ask for, `kinds` the images
+        that its peers take.
+        """
+        if case.model != self._model_name:
+            self._model = seeded_model(case.model, seed=self._seed)
+            torch.save(self._model.state_dict(), self.weights)
+            self._model_name = case.model
+            self.oracles.clear()
+        for kind in kinds:
+            if kind in self.oracles:
+                continue
+            if kind == "float":
+                given = images = distinct_images(case.image_size)
+            else:
+                given = distinct_pixels(case.image_size)
+                images = normalised(given, self._model.preprocessing)
+            torch.save(given, self.images[kind])
+            self.oracles[kind] = make_oracle(self._model, images, [DTYPES[name] for name in dtypes])

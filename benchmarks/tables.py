@@ -8,12 +8,26 @@ from collections.abc import Iterable, Sequence
 from rich import box
 from rich.table import Table
 
+from benchmarks.peers import PEERS
 from benchmarks.results import Results
 
 Row = dict[str, object]
 
-#: Ratio columns: heading and the group whose fastest peer the engine is divided by.
-RATIOS = (("vs eager", "eager"), ("vs tuned", "tuned"), ("vs compiled", "compiled"))
+#: Stands for every group but this project's.
+STOCK = "stock"
+
+#: Ratio columns: heading, and the groups of which the fastest peers are divided, the second by the first.
+RATIOS = (
+    ("vs eager", "eager", "engine"),
+    ("vs tuned", "tuned", "engine"),
+    ("vs graph", "graph", "engine"),
+    ("vs compiled", "compiled", "engine"),
+    ("vs best", STOCK, "engine"),
+    ("uint8 vs float", "engine", "engine-uint8"),
+)
+
+#: Peers above which a table has a column for each group, with its fastest peer, instead of one for each.
+MOST_COLUMNS = 8
 
 
 def cases_of(rows: Iterable[Row]) -> dict[str, list[Row]]:
@@ -35,9 +49,36 @@ def labels_of(rows: Iterable[Row]) -> dict[str, str]:
     labels: dict[str, str] = {}
     for row in rows:
         labels.setdefault(row["peer"], row["label"])
-    engines = {row["peer"] for row in rows if row["group"] == "engine"}
-    order = {name: index for index, name in enumerate(PEER_ORDER)}
-    return dict(sorted(labels.items(), key=lambda item: (item[0] in engines, order.get(item[0], len(order)))))
+    order = {name: index for index, name in enumerate((*GROUP_ORDER, *PEERS))}
+    # A peer that is no more comes last among those of others.
+    last = order["engine-uint8"] - 0.5
+    return dict(sorted(labels.items(), key=lambda item: order.get(item[0], last)))
+
+
+def fastest_of_groups(rows: Iterable[Row]) -> list[Row]:
+    """A row for every group of every case: its fastest peer's, or its first where none has a time.
+
+    The name of the group stands for the peer, whose label is in the column `winner`.
+    """
+    chosen: dict[tuple, Row] = {}
+    for row in rows:
+        key = row["case"], row["group"]
+        if key not in chosen or (speed(row) or 0.0) > (speed(chosen[key]) or 0.0):
+            chosen[key] = row
+    return [
+        {
+            **row,
+            "peer": row["group"],
+            "label": GROUP_LABELS.get(row["group"], row["group"]),
+            "winner": row["label"],
+        }
+        for row in chosen.values()
+    ]
+
+
+def shown_rows(rows: Sequence[Row]) -> Sequence[Row]:
+    """`rows`, or those of `fastest_of_groups` where there are too many peers for a table or a picture."""
+    return fastest_of_groups(rows) if len(labels_of(rows)) > MOST_COLUMNS else rows
 
 
 SHORT_DTYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
@@ -45,14 +86,17 @@ SHORT_DTYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 #: Spread of the rounds above which a figure is shown with it.
 NOISY_SPREAD = 0.1
 
-#: Order of the columns, whatever order the rows were saved in.
-PEER_ORDER = ("eager-nchw", "eager-nhwc", "eager-folded", "eager-tuned", "compiled", "engine")
+#: Order of the groups' columns; the other groups are called like a peer.
+GROUP_ORDER = ("eager", "tuned", "graph")
+GROUP_LABELS = {"engine": "effnet_fast", "engine-uint8": "effnet_fast uint8"}
 
 
-def ratios_of(rows: Iterable[Row]) -> list[tuple[str, str]]:
-    """Those of `RATIOS` whose group occurs in `rows`."""
+def ratios_of(rows: Iterable[Row]) -> list[tuple[str, str, str]]:
+    """Those of `RATIOS` whose groups occur in `rows`; the best of all where CUDA graphs take part."""
     groups = {row["group"] for row in rows}
-    return [(heading, group) for heading, group in RATIOS if group in groups]
+    if "graph" in groups:
+        groups.add(STOCK)
+    return [entry for entry in RATIOS if entry[1] in groups and (entry[2] == "engine" or entry[2] in groups)]
 
 
 def speed(row: Row) -> float | None:
@@ -61,14 +105,19 @@ def speed(row: Row) -> float | None:
 
 
 def best(rows: Iterable[Row], group: str) -> float | None:
-    """Images per second of the fastest peer of `group` among `rows` of one case."""
-    speeds = [speed(row) for row in rows if row["group"] == group]
+    """Images per second of the fastest peer of `group`, or of all of `STOCK`, among `rows` of one case."""
+    speeds = [speed(row) for row in rows if row["group"] == group or (group == STOCK and not is_ours(row))]
     return max((value for value in speeds if value is not None), default=None)
 
 
-def ratio(rows: Sequence[Row], group: str) -> float | None:
-    """Speed of the engine over that of the best peer of `group` in the case; None where one is missing."""
-    ours, theirs = best(rows, "engine"), best(rows, group)
+def is_ours(row: Row) -> bool:
+    """Whether a row is this project's."""
+    return str(row["group"]).startswith("engine")
+
+
+def ratio(rows: Sequence[Row], group: str, ours: str = "engine") -> float | None:
+    """Speed of the best peer of `ours` over that of `group` in the case; None where one is missing."""
+    ours, theirs = best(rows, ours), best(rows, group)
     return None if ours is None or theirs is None else ours / theirs
 
 
@@ -97,10 +146,11 @@ def ratio_text(value: float | None) -> str:
 
 def models_table(results: Results) -> Table:
     """The table at the end of `python -m benchmarks models`: images per second, ratios, memory."""
-    labels, ratios = labels_of(results.rows), ratios_of(results.rows)
-    environment = results.environment
+    shown = cases_of(shown_rows(results.rows))
+    labels = labels_of(row for rows in shown.values() for row in rows)
+    ratios = ratios_of(results.rows)
     table = Table(
-        title=f"images/s, {environment['cpu']}, {environment['threads']} threads",
+        title=f"images/s, {machine_text(results.environment)}",
         caption="vs: effnet_fast over the fastest peer of that kind; memory: its activations over eager's "
         f"least; ±: 20th to 80th percentile of rounds, where above {NOISY_SPREAD / 2:.0%}",
         title_justify="left",
@@ -110,12 +160,12 @@ def models_table(results: Results) -> Table:
     table.add_column("model", no_wrap=True)
     table.add_column("batch", justify="right")
     table.add_column("dtype")
-    for heading in (*labels.values(), *(heading for heading, _ in ratios), "memory"):
+    for heading in (*labels.values(), *(heading for heading, _, _ in ratios), "memory"):
         # Two lines where there are two words: six peers must fit a terminal.
         table.add_column(re.sub(r" |(?=[._])", "\n", heading), justify="right")
     model = ""
-    for rows in cases_of(results.rows).values():
-        first, by_peer = rows[0], {row["peer"]: row for row in rows}
+    for key, rows in cases_of(results.rows).items():
+        first, by_peer = rows[0], {row["peer"]: row for row in shown[key]}
         if model and model != first["model"]:
             table.add_section()
         model = first["model"]
@@ -124,16 +174,26 @@ def models_table(results: Results) -> Table:
             str(first["batch"]) + ("*" if first["note"] else ""),
             SHORT_DTYPES[first["dtype"]],
             *[_styled(by_peer.get(name)) for name in labels],
-            *[ratio_text(ratio(rows, group)) for _, group in ratios],
+            *[ratio_text(ratio(rows, group, ours)) for _, group, ours in ratios],
             ratio_text(memory_ratio(rows)),
         )
     return table
 
 
+def machine_text(environment: dict[str, object]) -> str:
+    """What the figures were measured on."""
+    if environment.get("device") == "cuda":
+        return str(environment["gpu"])
+    return f"{environment['cpu']}, {environment['threads']} threads"
+
+
 def model_text(row: Row) -> str:
     """Short for a variant of the sweep over phi ("B0 @224"), the whole name for another model."""
     name = str(row["model"])
-    short = name if row["phi"] is None else name.removeprefix("efficientnet_").upper()
+    short = name
+    if row["phi"] is not None:
+        of_formula = "_phi" in name
+        short = f"phi {row['phi']:g}" if of_formula else name.removeprefix("efficientnet_").upper()
     return f"{short} @{row['image_size']}"
 
 
@@ -142,7 +202,9 @@ def _styled(row: Row | None) -> str:
     if row is None:
         return text
     if row["status"] == "ok":
-        return f"{text} [dim]±{50 * row['spread']:.0f}%[/dim]" if row["spread"] > NOISY_SPREAD else text
+        noise = f" ±{50 * row['spread']:.0f}%" if row["spread"] > NOISY_SPREAD else ""
+        winner = f" {row['winner']}" if row.get("winner", row["label"]) != row["label"] else ""
+        return f"{text}[dim]{noise}{winner}[/dim]"
     return f"[bold red]{text}[/bold red]" if row["status"] in ("FAIL", "error") else f"[dim]{text}[/dim]"
 
 
@@ -153,6 +215,10 @@ def notes(results: Results) -> list[str]:
         if rows[0]["note"]:
             found[f"* {rows[0]['model']}: {rows[0]['note']} (a call of it takes seconds)"] = None
         for row in rows:
+            if row.get("alone"):
+                found[
+                    f"{row['label']}, {row['case']}: measured alone, for want of memory beside the others"
+                ] = None
             if row["status"] != "ok":
                 found[f"{row['label']}, {row['case']}: {row['status']}: {row['reason']}"] = None
     return list(found)

@@ -1,13 +1,14 @@
-"""The process that one peer runs in: `python -m benchmarks.worker PEER THREADS`, driven by JSON lines.
+"""The process that one peer runs in: `python -m benchmarks.worker PEER THREADS DEVICE`, driven by JSON lines.
 
 Requests on standard input, replies on standard output, one line each. A case is
 
     {"do": "prepare", "model": name, "weights": path, "images": path, "batch": n, "dtype": name,
-     "logits": path, "memory": bool}
+     "logits": path, "memory": bool, "each_call": bool}
     {"do": "sample", "min_seconds": seconds}     any number of times
     {"do": "release"}
 
-A reply is {"ok": true, ...} or {"ok": false, "error": "one sentence"}. The end of input ends the process.
+A reply is {"ok": true, ...} or {"ok": false, "error": "one sentence", "out_of_memory": bool}. The end of
+input ends the process.
 Whatever else writes to standard output (compilers do) is sent to standard error, which the parent keeps for
 its error messages.
 """
@@ -24,38 +25,46 @@ import torch
 
 import effnet_fast
 from benchmarks.cases import DTYPES
+from benchmarks.devices import candidate, configure, give_memory_back, is_out_of_memory
 from benchmarks.peers import PEERS, Peer, Prepared
 from benchmarks.subject import rows_of_batch
-from effnet_fast.measure import LocalCandidate, peak_allocated_bytes
+from effnet_fast.measure import Candidate, peak_allocated_bytes
 
 
 class CaseState:
     """State between the requests of a case: the prepared peer and its stopwatch."""
 
-    def __init__(self, peer: Peer):
+    def __init__(self, peer: Peer, device: str):
         self.peer = peer
+        self.device = device
         self.prepared: Prepared | None = None
-        self.candidate: LocalCandidate | None = None
+        self.candidate: Candidate | None = None
 
     def prepare(self, request: dict) -> dict:
         model = effnet_fast.create_model(request["model"]).eval().requires_grad_(False)
         model.load_state_dict(torch.load(request["weights"], weights_only=True))
-        images = torch.load(request["images"], weights_only=True)[rows_of_batch(request["batch"])]
+        model.to(self.device)
+        images = torch.load(request["images"], weights_only=True).to(self.device)
+        images = images[rows_of_batch(request["batch"]).to(self.device)]
         start = time.perf_counter()
         self.prepared = self.peer.prepare(model, images, DTYPES[request["dtype"]])
-        logits = self.prepared.call()
+        logits = self.prepared.call().detach().cpu().clone()  # which waits for a GPU
         seconds = time.perf_counter() - start
-        torch.save(logits.detach().cpu().clone(), request["logits"])
+        torch.save(logits, request["logits"])
         memory = None
-        if request["memory"]:
-            memory = peak_allocated_bytes(self.prepared.call) + self.prepared.own_bytes
-        self.candidate = LocalCandidate(self.prepared.call)
+        if request["memory"] and self.prepared.own_bytes is not None:
+            memory = peak_allocated_bytes(self.prepared.call, self.device) + self.prepared.own_bytes
+        self.candidate = candidate(self.prepared.call, self.device, each_call=request["each_call"])
+        del model, images
+        give_memory_back(self.device)
         return {"prepare_seconds": seconds, "activation_bytes": memory, "details": self.prepared.details}
 
     def sample(self, request: dict) -> dict:
         if self.candidate is None:
             raise RuntimeError("sample: nothing is prepared")
-        return {"seconds": self.candidate.sample(request["min_seconds"])}
+        seconds = self.candidate.sample(request["min_seconds"])
+        give_memory_back(self.device)
+        return {"seconds": list(seconds)}
 
 
 class Service:
@@ -63,12 +72,13 @@ class Service:
 
     So every case starts with the same empty heap (how glibc serves large blocks depends on those that were
     freed before), and nothing of one case is left in the next. Forking is safe as long as this process has
-    computed nothing: there are no threads yet.
+    computed nothing: there are no threads yet, and CUDA, which does not survive a fork, is not initialised.
     """
 
-    def __init__(self, peer: Peer, threads: int):
+    def __init__(self, peer: Peer, threads: int, device: str):
         self.peer = peer
         self.threads = threads
+        self.device = device
         self.replies = os.fdopen(os.dup(1), "w", buffering=1)
         os.dup2(2, 1)
 
@@ -91,14 +101,15 @@ class Service:
     def run_case(self, request: dict) -> None:
         """Answer `request`, a "prepare", and what follows until a "release" or the end of input."""
         torch.set_num_threads(self.threads)
-        state = CaseState(self.peer)
+        configure(self.device)
+        state = CaseState(self.peer, self.device)
         actions = {"prepare": state.prepare, "sample": state.sample, "release": lambda request: {}}
         while True:
             try:
                 reply = {"ok": True, **actions[request["do"]](request)}
             except Exception as error:  # whatever a peer raises is its result for this case
                 sentence = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-                reply = {"ok": False, "error": sentence}
+                reply = {"ok": False, "error": sentence, "out_of_memory": is_out_of_memory(error)}
             self.reply(reply)
             if request["do"] == "release":
                 return
@@ -118,4 +129,4 @@ def describe_exit(status: int) -> str:
 
 
 if __name__ == "__main__":
-    Service(PEERS[sys.argv[1]], int(sys.argv[2])).run()
+    Service(PEERS[sys.argv[1]], int(sys.argv[2]), sys.argv[3]).run()

@@ -11,12 +11,13 @@ from benchmarks.gpu import machine as machines
 from benchmarks.gpu import report
 from benchmarks.gpu.build import BUILD
 from benchmarks.gpu.ceilings import CEILINGS
+from benchmarks.gpu.engine import ENGINE
 from benchmarks.gpu.operators import COMPILED, OPERATORS
 from benchmarks.gpu.sanitize import SANITIZE
 from benchmarks.gpu.steps import FAILED, NOT_RUN, Step, choose, run_step
 from benchmarks.gpu.tests import TEST
 
-STEPS = {step.name: step for step in (BUILD, TEST, SANITIZE, CEILINGS, OPERATORS, COMPILED)}
+STEPS = {step.name: step for step in (BUILD, TEST, SANITIZE, CEILINGS, OPERATORS, ENGINE, COMPILED)}
 OUT = Path(__file__).resolve().parents[1] / "results" / "local" / "gpu"
 
 NOTHING_RAN = 2

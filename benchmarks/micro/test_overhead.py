@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import effnet_fast
+from benchmarks.overhead import without_kernels
 from effnet_fast import ops
 
 CHANNELS = 8
@@ -88,6 +89,19 @@ def test_engine_call(benchmark, form):
     else:
         run = model.to(memory_format=torch.channels_last)
     with torch.inference_mode():
+        benchmark(lambda: run(images))
+
+
+@pytest.mark.benchmark(group="engine(x) of B0 at 224 pixels, batch 1, without its kernels")
+@pytest.mark.parametrize("part", ["whole call", "operators only"])
+def test_engine_call_without_kernels(benchmark, part):
+    """What is left when every tensor of the bound program is empty; see benchmarks/overhead.py."""
+    torch.manual_seed(0)
+    model = effnet_fast.create_model("efficientnet_b0").eval().requires_grad_(False)
+    images = channels_last(1, 3, 224, 224)
+    engine = effnet_fast.InferenceEngine(model, batch_size=1)
+    with without_kernels(engine, 1) as program, torch.inference_mode():
+        run = engine if part == "whole call" else program.run
         benchmark(lambda: run(images))
 
 

@@ -9,7 +9,9 @@ from benchmarks.peers import (
     eager_nchw,
     eager_tuned,
     engine,
+    libraries,
 )
+from benchmarks.peers.graph import graph_peer
 from benchmarks.peers.peer import Peer, Prepared
 
 #: In the order of the table's columns: from what everybody has to what this project adds.
@@ -19,22 +21,45 @@ PEERS: dict[str, Peer] = {
         eager_nchw.PEER,
         eager_channels_last.PEER,
         eager_folded.PEER,
+        libraries.TIMM,
+        libraries.TORCHVISION,
         eager_tuned.PEER,
+        graph_peer(eager_nchw.PEER, name="graph-nchw", label="graph NCHW"),
+        graph_peer(eager_channels_last.PEER, name="graph-nhwc", label="graph NHWC"),
+        graph_peer(eager_folded.PEER, name="graph-folded", label="graph folded"),
+        graph_peer(libraries.TIMM, name="graph-timm", label="graph timm"),
+        graph_peer(libraries.TORCHVISION, name="graph-torchvision", label="graph torchvision"),
         compiled.PEER,
+        compiled.AUTOTUNE,
+        compiled.GRAPHS,
+        engine.UINT8,
         engine.PEER,
     )
 }
 
-__all__ = ["PEERS", "Peer", "Prepared", "parse_peers"]
+#: Left out of a device's sweep unless they are asked for: on a CPU the libraries run the operators of the
+#: stock peers (tests/benchmarks/test_peers.py), and no launches stand between them.
+ASKED_FOR = {"cpu": ("timm", "torchvision"), "cuda": ()}
+
+#: Left out of the quick sweep besides: uint8 input is compared with float input by `--full`.
+NOT_QUICK = {"cpu": ("engine-uint8",), "cuda": ()}
+
+__all__ = ["PEERS", "Peer", "Prepared", "default_peers", "parse_peers"]
 
 
-def parse_peers(text: str) -> list[str]:
-    """ "eager-nchw,engine" -> names of `PEERS` in the table's order, "all" -> every one; ValueError for
-    another.
+def default_peers(device: str, *, quick: bool) -> list[str]:
+    """Names of the peers of a sweep that nobody asked for by name."""
+    left_out = ASKED_FOR[device] + (NOT_QUICK[device] if quick else ())
+    return [name for name in parse_peers("all", device) if name not in left_out]
+
+
+def parse_peers(text: str, device: str) -> list[str]:
+    """ "eager-nchw,engine" -> names of `PEERS` in the table's order, "all" -> every one that applies to
+    `device`; ValueError for another.
     """
     asked = [part.strip() for part in text.split(",") if part.strip()]
     if asked == ["all"]:
-        return list(PEERS)
+        return [name for name, peer in PEERS.items() if device in peer.devices]
     for name in asked:
         if name not in PEERS:
             raise ValueError(f"peers: {name!r} is not known; allowed: all, {', '.join(PEERS)}")

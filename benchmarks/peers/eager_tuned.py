@@ -1,4 +1,4 @@
-"""Eager PyTorch at its best: `eager-folded` in a process whose allocator keeps its memory."""
+"""Eager PyTorch at its best on a CPU: `eager-folded` in a process whose allocator keeps its memory."""
 
 from __future__ import annotations
 
@@ -12,4 +12,6 @@ PEER = Peer(
     eager_folded.prepare,
     {**eager_folded.PEER.settings, "allocator": "glibc, keeping freed memory"},
     environment=KEEP_MEMORY,
+    devices=("cpu",),
+    elsewhere="PyTorch's allocator on a GPU keeps its memory anyway: this is eager-folded",
 )

@@ -1,4 +1,4 @@
-"""This project: `effnet_fast.InferenceEngine` on the same model, `backend="auto"`."""
+"""This project: `effnet_fast.InferenceEngine` on the same model, from floats and from pixels."""
 
 from __future__ import annotations
 
@@ -10,14 +10,37 @@ from benchmarks.peers.peer import Peer, Prepared
 from effnet_fast import native
 
 
-def prepare(model: nn.Module, images: torch.Tensor, dtype: torch.dtype) -> Prepared:
-    engine = effnet_fast.InferenceEngine(
-        model, batch_size=images.shape[0], image_size=images.shape[-1], dtype=dtype, input="float"
-    )
-    images = images.to(dtype=dtype, memory_format=torch.channels_last)
+def _prepared(engine: effnet_fast.InferenceEngine, images: torch.Tensor) -> Prepared:
     engine.warmup()
     details = {"backends": ", ".join(sorted(set(engine.backends.values()))), "isa": native.cpu_isa()}
     return Prepared(call=lambda: engine(images), own_bytes=engine.memory.arena_bytes, details=details)
 
 
+def prepare(model: nn.Module, images: torch.Tensor, dtype: torch.dtype) -> Prepared:
+    engine = effnet_fast.InferenceEngine(
+        model, batch_size=images.shape[0], image_size=images.shape[-1], dtype=dtype, input="float"
+    )
+    return _prepared(engine, images.to(dtype=dtype, memory_format=torch.channels_last))
+
+
+def prepare_pixels(model: nn.Module, pixels: torch.Tensor, dtype: torch.dtype) -> Prepared:
+    engine = effnet_fast.InferenceEngine(
+        model,
+        batch_size=pixels.shape[0],
+        image_size=tuple(pixels.shape[1:3]),
+        dtype=dtype,
+        input="uint8",
+        layout="NHWC",
+    )
+    return _prepared(engine, pixels)
+
+
 PEER = Peer("engine", "effnet_fast", "engine", prepare, {"backend": "auto", "input": "float"})
+UINT8 = Peer(
+    "engine-uint8",
+    "effnet_fast uint8",
+    "engine-uint8",
+    prepare_pixels,
+    {"backend": "auto", "input": "uint8", "layout": "NHWC"},
+    images="uint8",
+)

@@ -22,11 +22,12 @@ class Prepared:
     """A peer made ready for one case.
 
     `call()` returns the logits [N, classes] of the images it was prepared with. `own_bytes` is what the peer
-    keeps for activations between calls (a planned arena), which no allocation during a call shows.
+    keeps for activations between calls (a planned arena, a graph's pool), which no allocation during a call
+    shows; None where it keeps memory and nobody tells how much.
     """
 
     call: Callable[[], torch.Tensor]
-    own_bytes: int = 0
+    own_bytes: int | None = 0
     details: dict[str, object] = field(default_factory=dict)
 
 
@@ -37,13 +38,18 @@ class Peer:
     Args:
         name: as typed after `--peers`.
         label: as shown in tables and plots.
-        group: "eager", "tuned", "compiled" or "engine"; ratios are against the best of a group.
+        group: "eager", "tuned", "graph", "compiled", "engine" or "engine-uint8"; ratios are against the best
+            of a group.
         prepare: (model, images, dtype) -> Prepared. The model is stock PyTorch, float32, in eval mode, and
-            the peer's own to change; images are [N, 3, H, W] float32, contiguous.
+            the peer's own to change; images are [N, 3, H, W] float32, contiguous, or what `images` says.
+            Both are on the device that is measured.
         settings: what a reader needs to know to repeat it; stored in the result file.
         environment: variables that its process is started with.
-        unavailable: a sentence saying why it cannot run here, empty where it can.
+        devices: those that it applies to.
+        elsewhere: a sentence saying why it does not apply to other devices.
+        missing: (device, model) -> a sentence saying what it lacks here, empty where it can run.
         slow_start: preparing takes tens of seconds (the default sweep then gives it one variant only).
+        images: "float", or "uint8": pixels [N, H, W, 3] that the peer normalises itself.
     """
 
     name: str
@@ -52,8 +58,15 @@ class Peer:
     prepare: Callable[[nn.Module, torch.Tensor, torch.dtype], Prepared]
     settings: dict[str, object] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
-    unavailable: Callable[[], str] = lambda: ""
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    elsewhere: str = ""
+    missing: Callable[[str, str], str] = lambda device, model: ""
     slow_start: bool = False
+    images: str = "float"
+
+    def unavailable(self, device: str, model: str) -> str:
+        """Why it cannot run `model` on `device`, in a sentence; empty where it can."""
+        return self.missing(device, model) if device in self.devices else self.elsewhere
 
 
 def inference_call(model: nn.Module, images: torch.Tensor) -> Callable[[], torch.Tensor]:

@@ -13,24 +13,55 @@ from benchmarks.cases import Case
 from benchmarks.process import PeerError
 from benchmarks.subject import seeded_model as real_seeded_model
 
-SECONDS = {"eager-nchw": 0.4, "eager-nhwc": 0.2, "eager-tuned": 0.16, "compiled": 0.1, "engine": 0.05}
+SECONDS = {
+    "eager-nchw": 0.4,
+    "eager-nhwc": 0.2,
+    "eager-tuned": 0.16,
+    "graph-nhwc": 0.08,
+    "compiled": 0.1,
+    "engine-uint8": 0.04,
+    "engine": 0.05,
+}
 
 
 class FakePeer:
-    """Answers with the logits and times it is told to; records what it was asked."""
+    """Answers with the logits and times it is told to; records what it was asked.
+
+    `error` is raised at sample number `dies_at`. `room` says whether the memory that it needs is free: asked
+    with the number of fakes that are prepared.
+    """
+
+    ready = 0
 
     def __init__(
-        self, name: str, logits: Callable[[torch.Tensor], torch.Tensor], *, dies_at: int | None = None
+        self,
+        name: str,
+        logits: Callable[[torch.Tensor], torch.Tensor],
+        *,
+        dies_at: int | None = None,
+        error: PeerError | None = None,
+        room: Callable[[int], bool] = lambda others: True,
     ):
         self.name = name
         self.logits = logits
         self.dies_at = dies_at
+        self.error = error or PeerError("its process ended (SIGSEGV)")
+        self.room = room
         self.prepared: list[str] = []
+        self.images: list[Path] = []
         self.samples = 0
         self.closed = False
+        self.holds = False
 
-    def prepare(self, case: Case, weights: Path, images: Path, *, memory: bool) -> tuple[torch.Tensor, dict]:
+    def prepare(
+        self, case: Case, weights: Path, images: Path, *, memory: bool, each_call: bool = False
+    ) -> tuple[torch.Tensor, dict]:
         self.prepared.append(case.key)
+        self.images.append(images)
+        if not self.room(FakePeer.ready):
+            raise PeerError("OutOfMemoryError: 1 GiB", out_of_memory=True)
+        self.holds = True
+        FakePeer.ready += 1
         return self.logits(FakePeer.exact_logits(case)), {"prepare_seconds": 0.1, "activation_bytes": 1 << 20}
 
     @staticmethod
@@ -41,13 +72,15 @@ class FakePeer:
     def sample(self, min_seconds: float) -> list[float]:
         self.samples += 1
         if self.dies_at is not None and self.samples >= self.dies_at:
-            raise PeerError("its process ended (SIGSEGV)")
+            raise self.error
         return [SECONDS[self.name]]
 
     def release(self) -> None:
-        pass
+        FakePeer.ready -= self.holds
+        self.holds = False
 
     def close(self) -> None:
+        self.release()
         self.closed = True
 
 
@@ -75,22 +108,31 @@ def fake_peers(monkeypatch: pytest.MonkeyPatch):
     """start_peer for a `Runner`; `fake_peers.logits[name]` changes what a peer answers, `.started` lists the
     peers.
     """
-    monkeypatch.setattr(runner_module.Subject, "load", lambda self, case, dtypes: None)
+    monkeypatch.setattr(runner_module.Subject, "load", lambda self, case, dtypes, kinds: None)
+    monkeypatch.setattr(FakePeer, "ready", 0)
     original = runner_module.Subject.__init__
 
     def without_oracle(self, folder: Path, seed: int) -> None:
         original(self, folder, seed)
-        self.oracle = FakeOracle()
+        self.oracles = {"float": FakeOracle(), "uint8": FakeOracle()}
 
     monkeypatch.setattr(runner_module.Subject, "__init__", without_oracle)
 
     def start(name: str) -> FakePeer:
-        peer = FakePeer(name, start.logits.get(name, lambda exact: exact), dies_at=start.dies_at.get(name))
+        peer = FakePeer(
+            name,
+            start.logits.get(name, lambda exact: exact),
+            dies_at=start.dies_at.get(name),
+            error=start.error,
+            **({"room": start.room[name]} if name in start.room else {}),
+        )
         start.started.append(peer)
         return peer
 
     start.logits = {}
     start.dies_at = {}
+    start.room = {}
+    start.error = None
     start.started = []
     return start
 

@@ -1,8 +1,17 @@
 import pytest
 import torch
 
-from benchmarks.cases import MAX_GMACS_PER_CALL, PHIS, parse_dtypes, parse_numbers, phi_of, sweep
-from benchmarks.peers import PEERS, parse_peers
+from benchmarks.cases import (
+    MAX_GMACS_PER_CALL,
+    PHIS,
+    describe_model,
+    networks_between,
+    parse_dtypes,
+    parse_numbers,
+    phi_of,
+    sweep,
+)
+from benchmarks.peers import PEERS, default_peers, parse_peers
 from benchmarks.subject import DISTINCT_IMAGES, distinct_images, make_oracle, rows_of_batch, seeded_model
 
 
@@ -26,16 +35,38 @@ def test_unknown_dtypes_and_peers_are_refused_with_what_is_allowed():
     with pytest.raises(ValueError, match="'int8' is not known; allowed: float32"):
         parse_dtypes("float32,int8")
     with pytest.raises(ValueError, match="'tvm' is not known; allowed: all, eager-nchw"):
-        parse_peers("engine,tvm")
-    assert parse_peers("engine,eager-nchw") == ["eager-nchw", "engine"]
-    assert parse_peers("all") == list(PEERS)
+        parse_peers("engine,tvm", "cpu")
+    assert parse_peers("engine,eager-nchw", "cpu") == ["eager-nchw", "engine"]
+
+
+def test_all_are_those_that_apply_to_the_device():
+    on_cpu, on_gpu = parse_peers("all", "cpu"), parse_peers("all", "cuda")
+    assert set(on_cpu) | set(on_gpu) == set(PEERS)
+    assert {name for name in PEERS if "graph" in name} <= set(on_gpu) - set(on_cpu)
+    assert set(on_cpu) - set(on_gpu) == {"eager-tuned"}
+    for device in ("cpu", "cuda"):
+        quick, full = default_peers(device, quick=True), default_peers(device, quick=False)
+        assert set(quick) <= set(full) <= set(parse_peers("all", device))
+        assert {"engine", "engine-uint8"} <= set(full)
+
+
+def test_a_peer_of_another_device_says_why():
+    for name, peer in PEERS.items():
+        for device in ("cpu", "cuda"):
+            if device not in peer.devices:
+                assert len(peer.unavailable(device, "efficientnet_b0").split()) > 3, name
+    assert "torchvision has no tf_efficientnet_b0" in PEERS["torchvision"].unavailable(
+        "cpu", "tf_efficientnet_b0"
+    )
+    assert PEERS["timm"].unavailable("cpu", "tf_efficientnet_b0") == ""
 
 
 def test_the_sweep_has_each_variant_at_its_own_size_and_limits_large_batches():
     cases = sweep([f"efficientnet_b{phi}" for phi in PHIS], [1, 16], ["float32"])
     sizes = {case.model: case.image_size for case in cases}
     assert list(sizes.values()) == [224, 240, 260, 300, 380, 456, 528, 600]
-    assert all(case.batch == 1 or case.batch * case.gmacs <= MAX_GMACS_PER_CALL for case in cases)
+    assert all(case.batch == 1 or case.batch * case.gmacs <= MAX_GMACS_PER_CALL["cpu"] for case in cases)
+    assert {case.batch for case in sweep(["efficientnet_b7"], [256], ["float16"], "cuda")} == {256}
     limited = {case.model: (case.batch, case.note) for case in cases if case.note}
     assert limited == {
         "efficientnet_b6": (8, "batch 16 limited to 8"),
@@ -47,6 +78,18 @@ def test_phi_is_the_index_of_a_scaled_variant():
     assert phi_of("efficientnet_b3") == phi_of("tf_efficientnet_b3") == 3
     assert phi_of("efficientnet_lite0") is None
     assert phi_of("efficientnetv2_b0") is None
+    assert phi_of("efficientnet_phi2.5") == 2.5
+
+
+def test_networks_of_the_formula_are_made_by_name():
+    names = networks_between(0, 7)
+    assert len(names) == 15
+    assert names[:3] == ["efficientnet_phi0", "efficientnet_phi0.5", "efficientnet_phi1"]
+    gmacs = [describe_model(name)[1] for name in names]
+    assert gmacs == sorted(gmacs)
+    # phi 0 is B0, and the formula's cost at 7 is 96 times that before anything is rounded.
+    assert gmacs[0] == pytest.approx(0.3858, abs=1e-4)
+    assert gmacs[-1] / gmacs[0] == pytest.approx(96.28, rel=0.1)
 
 
 def test_the_subject_is_the_same_every_time_and_leaves_the_random_state_alone():

@@ -2,13 +2,15 @@ import json
 from dataclasses import replace
 
 import pytest
+from click import ClickException
 from click.testing import CliRunner
 from PIL import Image
 from rich.console import Console
 
-from benchmarks import commands, plots, readme
+from benchmarks import commands, plots, readme, tables
 from benchmarks.cases import Case
 from benchmarks.commands import main
+from benchmarks.models_command import default_jobs, run_models
 from benchmarks.progress import Reporter
 from benchmarks.results import Results, load, save
 from benchmarks.runner import Job, Runner, Settings
@@ -30,8 +32,13 @@ def invoke(*arguments: object):
 
 def sweep(folder, fake_peers, jobs=JOBS, **options) -> bool:
     with (folder / "log").open("w") as file:
-        return commands.run_models(
-            Console(file=file, width=200), folder, jobs, SETTINGS, start_peer=fake_peers, **options
+        return run_models(
+            Console(file=file, width=200),
+            folder / "models.json",
+            jobs,
+            SETTINGS,
+            start_peer=fake_peers,
+            **options,
         )
 
 
@@ -89,7 +96,7 @@ def test_a_file_of_another_machine_or_commit_is_not_resumed(finished, fake_peers
     results.environment = dict(results.environment, commit="0123456789", threads=64)
     save(results, finished)
     before = finished.read_bytes()
-    with pytest.raises(commands.click.ClickException, match="cannot be resumed: threads: 64 there") as error:
+    with pytest.raises(ClickException, match="cannot be resumed: threads: 64 there") as error:
         sweep(finished.parent, fake_peers, resume=True)
     assert error.value.exit_code == 2
     assert "commit" in str(error.value)
@@ -128,6 +135,7 @@ def test_a_damaged_file_is_not_overwritten(finished, fake_peers):
         (["--peers", "tvm"], "'tvm' is not known; allowed: all, eager-nchw"),
         (["--phi", "0", "--model", "efficientnet_b0"], "exclude each other"),
         (["--rounds", "1"], "--rounds"),
+        (["--device", "tpu"], "'tpu' is not one of"),
     ],
 )
 def test_wrong_options_are_usage_errors(arguments, words):
@@ -138,12 +146,20 @@ def test_wrong_options_are_usage_errors(arguments, words):
 
 
 def test_by_default_the_compiled_peer_has_one_variant():
-    assert {job.case.model for job in commands._default_jobs() if "compiled" in job.peers} == {
-        "efficientnet_b0"
-    }
-    assert {job.case.model for job in commands._default_jobs()} == {
-        f"efficientnet_b{phi}" for phi in range(3)
-    }
+    jobs = default_jobs("cpu")
+    assert {job.case.model for job in jobs if "compiled" in job.peers} == {"efficientnet_b0"}
+    assert {job.case.model for job in jobs} == {f"efficientnet_b{phi}" for phi in range(3)}
+
+
+def test_by_default_a_gpu_has_large_batches_16_bits_and_every_kind_of_graph():
+    jobs = default_jobs("cuda")
+    assert {job.case.batch for job in jobs} == {1, 32, 256}
+    assert {job.case.dtype for job in jobs} == {"float16", "bfloat16"}
+    assert {"graph-nhwc", "timm", "torchvision", "engine-uint8"} <= set(jobs[-1].peers)
+    slow = {"compiled", "compiled-autotune", "compiled-graphs"}
+    assert slow <= set(jobs[0].peers)
+    assert not slow & set(jobs[-1].peers)
+    assert "eager-tuned" not in jobs[0].peers  # glibc's allocator is no GPU's
 
 
 def test_the_readme_table_comes_from_the_file(finished, tmp_path):
@@ -159,6 +175,44 @@ def test_the_readme_table_comes_from_the_file(finished, tmp_path):
     assert "8*" in text
     assert describe()["cpu"] in text
     assert invoke("readme", finished, "--readme", target, "--check").exit_code == 0
+
+
+def test_many_peers_become_one_column_a_group(finished, tmp_path):
+    """A table of sixteen peers fits no terminal: each group is there with its fastest, by name."""
+    results = load(finished)
+    first = results.rows[:4]
+    results.environment = dict(results.environment, device="cuda", gpu="Some GPU")
+    slower = {"eager-folded": "eager", "timm": "eager", "graph-nchw": "graph", "compiled-graphs": "compiled"}
+    for name, group in slower.items():
+        results.rows += [
+            {**row, "peer": name, "label": f"slow {name}", "group": group, "images_per_second": 0.1}
+            for row in results.rows
+            if row["peer"] == "engine"
+        ]
+    results.rows += [
+        {**row, "peer": "graph-nhwc", "label": "quick graph", "group": "graph", "images_per_second": 32.0}
+        for row in results.rows
+        if row["peer"] == "engine"
+    ]
+    assert len(tables.labels_of(results.rows)) == 9
+    shown = tables.shown_rows(results.rows)
+    assert list(tables.labels_of(shown)) == ["eager", "graph", "compiled", "engine"]
+    winners = {row["group"]: row["winner"] for row in shown if row["case"] == first[0]["case"]}
+    assert winners == {
+        "eager": "eager NHWC",
+        "graph": "quick graph",
+        "compiled": "torch.compile",
+        "engine": "effnet_fast",
+    }
+    text = readme.markdown_table(results)
+    # 20 images/s of the engine: over eager's 5, the graph's 32, the compiler's 10, and the best of them.
+    assert "| B0 @32 | 1 | float32 | 5.0 | 32.0 | 10.0 | **20.0** | 4.00x | 0.62x | 2.00x | 0.62x |" in text
+    assert "Some GPU" in text
+    save(results, tmp_path / "models-cuda.json")
+    done = invoke("show", tmp_path / "models-cuda.json")
+    assert done.exit_code == 0, done.output
+    assert "quick graph" in done.output
+    assert (tmp_path / "models-cuda.png").exists()
 
 
 @pytest.mark.parametrize("text", ["no markers", f"{readme.BEGIN}\n", f"{readme.END}\n{readme.BEGIN}\n"])
@@ -188,14 +242,16 @@ def test_committed_result_files_are_whole():
 
 
 def test_the_sweep_over_real_peers(tmp_path):
-    """Two worker processes, gate and timing for real, on the smallest case there is."""
+    """Two worker processes, from floats and from pixels, gate and timing for real, on the smallest case."""
     case = replace(JOBS[0].case, image_size=32)
     results = Results("models", describe(threads=1), SETTINGS.record(), "")
     console = Console(file=(tmp_path / "log").open("w"))
     with Runner(SETTINGS, Reporter(console)) as runner:
         runner.run(
-            [Job(case, ("eager-nhwc", "engine"))], results, lambda: save(results, tmp_path / "models.json")
+            [Job(case, ("eager-nhwc", "engine-uint8"))],
+            results,
+            lambda: save(results, tmp_path / "models.json"),
         )
     statuses = {row["peer"]: row["status"] for row in load(tmp_path / "models.json").rows}
-    assert statuses == {"eager-nhwc": "ok", "engine": "ok"}
+    assert statuses == {"eager-nhwc": "ok", "engine-uint8": "ok"}
     assert all(row["activation_mib"] > 0 for row in results.rows)

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from benchmarks import tables
 from benchmarks.cases import Case
+from benchmarks.process import PeerError
 from benchmarks.progress import Reporter
 from benchmarks.results import Results
 from benchmarks.runner import Job, Runner, Settings
@@ -141,3 +142,60 @@ def test_a_terminal_gets_a_live_line(fake_peers):
     with Runner(SETTINGS, Reporter(console), start_peer=fake_peers) as runner:
         runner.run(jobs(1), results, lambda: None)
     assert "effnet_fast 20.0" in console.file.getvalue()
+
+
+def test_a_peer_without_memory_beside_the_others_is_measured_alone(fake_peers):
+    fake_peers.room["compiled"] = lambda others: others == 0
+    results, _ = run(fake_peers, jobs(2))
+    rows = by_peer(results)
+    assert (rows["compiled"]["status"], rows["compiled"]["alone"]) == ("ok", True)
+    assert rows["compiled"]["images_per_second"] == 20.0
+    assert not any("alone" in row for name, row in rows.items() if name != "compiled")
+    assert any("measured alone" in note for note in tables.notes(results))
+
+
+def test_a_peer_that_never_fits_is_out_of_memory_and_the_sweep_goes_on(fake_peers):
+    fake_peers.room["eager-nchw"] = lambda others: False
+    results, _ = run(fake_peers, jobs(2, 4))
+    rows = [row for row in results.rows if row["peer"] == "eager-nchw"]
+    assert [row["status"] for row in rows] == ["out of memory"] * 2
+    assert not any("images_per_second" in row for row in rows)
+    assert "OutOfMemoryError: 1 GiB" in rows[0]["reason"]
+    assert "out of" in table_text(results)
+    assert all(row["status"] == "ok" for row in results.rows if row["peer"] != "eager-nchw")
+
+
+def test_a_peer_that_runs_out_of_memory_while_it_is_timed_is_measured_alone(fake_peers):
+    fake_peers.dies_at["compiled"] = 2
+    fake_peers.error = PeerError("OutOfMemoryError: 2 GiB", out_of_memory=True)
+    results, _ = run(fake_peers, jobs(2))
+    row = by_peer(results)["compiled"]
+    assert (row["status"], row["alone"]) == ("out of memory", True)  # it dies again at its second sample
+    assert [peer.name for peer in fake_peers.started].count("compiled") == 2
+    assert by_peer(results)["engine"]["rounds"] == 3
+
+
+def test_a_peer_of_another_device_is_never_started(fake_peers):
+    todo = [Job(jobs(2)[0].case, ("eager-nhwc", "graph-nhwc", "engine"))]
+    results, _ = run(fake_peers, todo)
+    row = by_peer(results)["graph-nhwc"]
+    assert (row["status"], row["reason"]) == ("unavailable", "CUDA graphs need a GPU")
+    assert "unavailable" in table_text(results)
+    assert "graph-nhwc" not in [peer.name for peer in fake_peers.started]
+
+
+def test_pixels_are_given_to_the_peer_that_takes_them_and_compared_with_floats(fake_peers):
+    todo = [Job(jobs(2)[0].case, ("eager-nhwc", "engine-uint8", "engine"))]
+    results, _ = run(fake_peers, todo)
+    images = {peer.name: peer.images[0].name for peer in fake_peers.started}
+    assert images["engine-uint8"] != images["engine"] == images["eager-nhwc"]
+    assert tables.ratio(results.rows, "engine", "engine-uint8") == pytest.approx(0.05 / 0.04)
+    assert tables.ratio(results.rows, "eager") == 4.0  # of the engine from floats
+    assert "1.25x" in table_text(results)
+
+
+@pytest.mark.parametrize("name", ["engine", "engine-uint8"])
+def test_either_input_of_the_engine_that_is_wrong_is_ours_to_answer_for(fake_peers, name):
+    fake_peers.logits[name] = lambda exact: exact + 1
+    results, _ = run(fake_peers, [Job(jobs(2)[0].case, ("eager-nhwc", "engine-uint8", "engine"))])
+    assert [row["status"] for row in results.rows if tables.is_ours(row)].count("FAIL") == 1
