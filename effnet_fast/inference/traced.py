@@ -2,12 +2,13 @@
 
 `torch.compile(lambda x: engine(x).softmax(1), fullgraph=True)` works: while a compiler traces, a call of an
 engine becomes `effnet_fast::run_engine(images, number, classes)`. The number stands for an engine of this
-process, so a graph that is saved cannot be run in another one: what is exported is `engine.as_module()`.
+process and is drawn at random, so that no graph that left its process meets another engine; what is exported
+is `engine.as_module()`.
 """
 
 from __future__ import annotations
 
-import itertools
+import secrets
 import weakref
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["number_of", "run_engine"]
 
-_numbers = itertools.count()
 _engines: weakref.WeakValueDictionary[int, InferenceEngine] = weakref.WeakValueDictionary()
 
 LIBRARY.define(
@@ -34,7 +34,7 @@ LIBRARY.define(
 
 def number_of(engine: InferenceEngine) -> int:
     """A new number, which stands for `engine` as long as it lives."""
-    number = next(_numbers)
+    number = secrets.randbits(62)
     _engines[number] = engine
     return number
 
@@ -50,6 +50,11 @@ def _run(images: Tensor, number: int, classes: int, device: torch.device) -> Ten
 
 
 def _fake(images: Tensor, number: int, classes: int, device: torch.device) -> Tensor:
+    # Asked here and not in the engine's call, where torch.compile's tracer takes it for true as well.
+    if torch.compiler.is_exporting():
+        raise RuntimeError(
+            "an InferenceEngine belongs to its process and is not exported: export engine.as_module()"
+        )
     return images.new_empty((images.shape[0], classes), dtype=torch.float32, device=device)
 
 

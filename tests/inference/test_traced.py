@@ -45,3 +45,22 @@ def test_the_operator_of_an_engine_that_is_gone_says_so(tiny):
     gc.collect()
     with pytest.raises(RuntimeError, match=r"not in this process .* use engine\.as_module\(\)"):
         call(images, number, 10, device)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_engine_is_not_exported(tiny, strict):
+    engine = InferenceEngine(tiny, batch_size=4, image_size=32)
+
+    class Caller(torch.nn.Module):
+        def forward(self, x):
+            return engine(x).softmax(1)
+
+    with pytest.raises(Exception, match=r"export engine\.as_module\(\)"):
+        torch.export.export(Caller(), (torch.randn(2, 3, 32, 32),), strict=strict)
+
+
+def test_numbers_of_engines_are_not_guessed(tiny):
+    """A graph that left its process must meet no engine there, not even the first."""
+    numbers = {InferenceEngine(tiny, batch_size=1, image_size=32)._number for _ in range(3)}
+    assert len(numbers) == 3
+    assert min(numbers) > 2**32
