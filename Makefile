@@ -17,6 +17,7 @@ help:
 	@echo "make bench       classify photographs and compare with stock PyTorch across phi (6 minutes)"
 	@echo "make bench-full  every variant and peer; writes the result file that the README quotes"
 	@echo "make bench-micro host overhead per call, with pytest-benchmark"
+	@echo "                python -m benchmarks also has latency, memory, ops, profile"
 	@echo "make test        the tests; make test-full adds the slow ones"
 	@echo "make lint        ruff and clang-format; make format applies them"
 	@echo "make wheel       builds a wheel, installs it in a bare environment and classifies a photograph"
@@ -33,14 +34,14 @@ bench-full: build
 bench-micro: build
 	$(RUN) -m pytest benchmarks/micro --benchmark-only --benchmark-autosave
 
-# What Python interprets in place of a GPU is one thread each, so as many at a time as there are cores.
+# One thread each, and as many at a time as there are cores: most of it is Python, which interprets GPU kernels.
+TESTS := OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(MAX_JOBS)
+
 test: build
-	$(RUN) -m pytest -m "not slow and not gpu and not interpreted"
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(MAX_JOBS) -m "interpreted and not slow and not gpu"
+	$(TESTS) -m "not slow and not gpu"
 
 test-full: build lint
-	$(RUN) -m pytest -m "not gpu and not interpreted"
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(MAX_JOBS) -m "interpreted and not gpu"
+	$(TESTS) -m "not gpu"
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import click
 import torch
@@ -20,6 +21,7 @@ from effnet_fast.scaling import (
     Counts,
     count,
     deviation_table,
+    deviations,
     phi_for_budget,
     scaled_model_config,
 )
@@ -28,7 +30,7 @@ from effnet_fast.scaling.published import published
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _HEADINGS = {"eager": "eager", "three_kernels": "three kernels", "expansion_fused": "expansion fused"}
-_SUFFIXES = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_SUFFIXES = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 
 # Errors that are the user's to mend; anything else is a fault of ours and keeps its traceback.
 _USER_ERRORS = (ValueError, TypeError, RuntimeError, OSError)
@@ -48,11 +50,22 @@ class _Amount(click.ParamType):
     def convert(self, value, param, ctx):
         if isinstance(value, float):
             return value
-        match = re.fullmatch(r"([0-9.]+(?:e[+-]?[0-9]+)?)([kMGT]?)", value.strip())
+        match = re.fullmatch(r"([0-9.]+(?:e[+-]?[0-9]+)?)([kmgt]?)", value.strip().lower())
         try:
             return float(match[1]) * _SUFFIXES[match[2]]
         except (TypeError, ValueError):
             self.fail(f"{value!r} is no number such as 2e9, 390M or 1.5G", param, ctx)
+
+
+class _Device(click.ParamType):
+    """cpu, cuda or cuda:<number>."""
+
+    name = "device"
+
+    def convert(self, value, param, ctx):
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", value):
+            self.fail(f"{value!r} is none of cpu, cuda, cuda:0, cuda:1...", param, ctx)
+        return value
 
 
 @click.command("models")
@@ -69,7 +82,9 @@ def models(pattern: str, dtype: str, as_json: bool) -> None:
     """
     names = list_models(pattern)
     if not names:
-        raise _Refusal(f"no model matches {pattern!r}")
+        raise _Refusal(
+            f"no model matches {pattern!r}: `effnet-fast models` shows all, and `effnet-fast scale` any phi"
+        )
     table = Table(
         caption=f"multiply-adds and MB of {dtype} activations, read and written: an image",
         caption_justify="left",
@@ -102,7 +117,7 @@ def models(pattern: str, dtype: str, as_json: bool) -> None:
             *(f"{counts.activation_bytes[plan] / 1e6:.1f}" for plan in PLANS),
         )
     if not as_json:
-        _console().print(table)
+        _show(table)
 
 
 @click.command("scale")
@@ -114,13 +129,22 @@ def models(pattern: str, dtype: str, as_json: bool) -> None:
     "--latency-ms", type=_Amount(), help="Whose engine takes at most so many milliseconds a call, here."
 )
 @click.option(
-    "--deviations", is_flag=True, help="Show where the published networks deviate from the formula."
+    "--deviations",
+    "show_deviations",
+    is_flag=True,
+    help="Show where the published networks deviate from the formula.",
 )
 @click.option("--base", default="efficientnet", show_default=True, type=click.Choice(list(BASES)))
 @click.option("--alpha", default=ALPHA, show_default=True, help="Growth of depth.")
 @click.option("--beta", default=BETA, show_default=True, help="Growth of width.")
 @click.option("--gamma", default=GAMMA, show_default=True, help="Growth of resolution.")
 @click.option("--base-resolution", default=BASE_RESOLUTION, show_default=True, help="Pixels at phi = 0.")
+@click.option(
+    "--phi-range",
+    type=(float, float),
+    metavar="LEAST MOST",
+    help="Searched for a budget.  [default: all; -8 8 for memory and latency]",
+)
 @click.option("--num-classes", default=1000, show_default=True, type=click.IntRange(1))
 @click.option(
     "--batch-size", default=1, show_default=True, type=click.IntRange(1), help="For memory and latency."
@@ -128,20 +152,25 @@ def models(pattern: str, dtype: str, as_json: bool) -> None:
 @click.option(
     "--dtype", type=click.Choice(list(DTYPES)), help="[default: float16 on a GPU, float32 on a CPU]"
 )
-@click.option("--device", help="For memory and latency.  [default: cuda where there is one, else cpu]")
-@click.option("--json", "as_json", is_flag=True, help="The same as one JSON object.")
+@click.option(
+    "--device",
+    type=_Device(),
+    help="cpu, cuda, cuda:1...: for memory and latency.  [default: cuda where there is one]",
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
 def scale(
     phi: float | None,
     macs: float | None,
     params: float | None,
     memory_mb: float | None,
     latency_ms: float | None,
-    deviations: bool,
+    show_deviations: bool,
     base: str,
     alpha: float,
     beta: float,
     gamma: float,
     base_resolution: int,
+    phi_range: tuple[float, float] | None,
     num_classes: int,
     batch_size: int,
     dtype: str | None,
@@ -155,10 +184,13 @@ def scale(
     """
     budgets = {"macs": macs, "params": params, "memory_mb": memory_mb, "latency_ms": latency_ms}
     chosen = [name for name, value in {"phi": phi, **budgets}.items() if value is not None]
-    if len(chosen) + deviations != 1:
+    if len(chosen) + show_deviations != 1:
         raise _Refusal("choose one of --phi, --macs, --params, --memory-mb, --latency-ms and --deviations")
-    if deviations:
-        _console().print(deviation_table())
+    if show_deviations:
+        if as_json:
+            click.echo(json.dumps([asdict(row) for row in deviations()], indent=1))
+        else:
+            _show(deviation_table())
         return
     scaling = {
         "base": base,
@@ -174,7 +206,13 @@ def scale(
         found = None
         if phi is None:
             found = phi_for_budget(
-                **budgets, batch_size=batch_size, dtype=storage, device=device, progress=True, **scaling
+                **budgets,
+                phi_range=phi_range,
+                batch_size=batch_size,
+                dtype=storage,
+                device=device,
+                progress=True,
+                **scaling,
             )
         config = scaled_model_config(phi, **scaling) if found is None else found.config
     except _USER_ERRORS as error:
@@ -191,7 +229,7 @@ def scale(
         f"{base} at phi {phi:g}: depth x {depth:.3f}, width x {width:.3f}, "
         f"{config.resolution} pixels ({exact:.1f} before rounding), dropout {config.drop_rate:.2f}"
     )
-    console.print(_stage_table(config))
+    _show(_stage_table(config))
     bytes_by_plan = ", ".join(
         f"{_HEADINGS[plan]} {counts.activation_bytes[plan] / 1e6:.1f} MB" for plan in PLANS
     )
@@ -200,15 +238,26 @@ def scale(
     )
     console.print(f"activations an image in {str(counts.dtype).removeprefix('torch.')}: {bytes_by_plan}")
     if found is not None:
-        console.print(f"{found.achieved:,.10g} of {found.budget:,.10g} {found.unit}")
-        if found.unit in ("MB", "ms"):
-            console.print(_points_table(found))
+        counted = found.unit not in ("MB", "ms")
+        achieved = f"{found.achieved:,.0f}" if counted else f"{found.achieved:,.3f}"
+        console.print(f"{achieved} of {found.budget:,.10g} {found.unit}")
+        if not counted:
+            _show(_points_table(found))
 
 
 def _console() -> Console:
-    """As wide as the terminal; in a file or a pipe wide enough for every table."""
+    """As wide as the terminal; in a file or a pipe wide enough for every line."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=140)
+
+
+def _show(table: Table) -> None:
+    """Print `table` as wide as it is: a narrow terminal wraps its lines, where rich would cut the numbers."""
+    console = _console()
+    console.width = max(
+        console.width, console.measure(table, options=console.options.update(width=1000)).maximum
+    )
+    console.print(table)
 
 
 def _stage_table(config: EfficientNetConfig) -> Table:

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -43,6 +44,7 @@ __all__ = ["InferenceEngine"]
 
 _logger = logging.getLogger("effnet_fast")
 _logged: set[tuple[str, str]] = set()
+_living: weakref.WeakSet[InferenceEngine] = weakref.WeakSet()
 
 
 class InferenceEngine:
@@ -78,7 +80,7 @@ class InferenceEngine:
 
     Calls from several threads take turns, on CUDA also those from several streams. On the CPU backend an
     image's logits are the same to the bit however many images share its call. Inside `torch.compile` a call
-    is one operator of the graph.
+    is one operator of the graph. A copy, by `copy` or pickle, is an engine made anew of the same weights.
     """
 
     def __init__(
@@ -124,10 +126,13 @@ class InferenceEngine:
         cuda_graph: bool | str,
     ) -> None:
         """Plan, pack and allocate for `network`, whose tensors are on the CPU and are kept for `save`."""
+        if device.type == "meta":
+            raise ValueError("device must be one that computes, got meta")
         if device.type == "cuda" and device.index is None:
             # Which GPU is current may differ in another thread, or later.
             device = torch.device("cuda", torch.cuda.current_device())
         self._network, self._settings = network, settings
+        self._asked = {"backend": backend, "cuda_graph": cuda_graph}
         size, dtype = settings.image_size, settings.dtype
         self._spec = ImageSpec(network.in_channels, *size, settings.input, settings.layout, dtype, device)
         drafted = draft(
@@ -154,6 +159,7 @@ class InferenceEngine:
         )
         self._lock = threading.Lock()
         self._number = number_of(self)
+        _living.add(self)
 
     @property
     def batch_size(self) -> int:
@@ -321,6 +327,18 @@ class InferenceEngine:
     def _explained(self) -> AbstractContextManager[None]:
         return explained(self.batch_size, lambda: self.memory.total_bytes, self.device)
 
+    def __getstate__(self) -> dict[str, object]:
+        # What `_build` takes: no two engines share memory or a lock.
+        return {
+            "network": self._network,
+            "settings": self._settings,
+            "device": self.device,
+            **self._asked,
+        }
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self._build(**state)
+
     def __repr__(self) -> str:
         spec = self._spec
         names = ", ".join(sorted(set(self.backends.values())))
@@ -368,3 +386,13 @@ def _resolve_backends(
                 "engine on %s: the plain PyTorch reference runs %s", device.type, ", ".join(floor)
             )
     return resolved
+
+
+def _unlock() -> None:
+    """In a forked child: a thread that was in a call when the parent forked does not exist here."""
+    for engine in _living:
+        engine._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_unlock)

@@ -17,7 +17,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from effnet_fast.nn import ConvBlock, ConvNormAct, DepthwiseSeparable, FusedMBConv, MBConv, SqueezeExcite
+from effnet_fast.inference.recognition import (
+    check_conv_norm_act,
+    check_model,
+    check_squeeze_excite,
+    check_type,
+)
+from effnet_fast.nn import ConvBlock, DepthwiseSeparable, FusedMBConv, MBConv
 from effnet_fast.nn.padding import conv_padding
 
 __all__ = [
@@ -187,17 +193,11 @@ def fold(model: nn.Module) -> FoldedNetwork:
     Raises:
         TypeError: a part of the model, named by its path, is of a class that is not understood.
         ValueError: the model, or the module named, is in training mode (its batch norms would use the batch's
-            own statistics, so that no folded network is equal to it).
+            own statistics, so that no folded network is equal to it), or was changed to compute something
+            else; see `effnet_fast.inference.recognition`.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    missing = [part for part in ("stem", "stages", "head", "classifier") if not hasattr(model, part)]
-    if missing:
-        raise TypeError(
-            f"model must be an effnet_fast EfficientNet, got {type(model).__name__}, "
-            f"which has no {', '.join(missing)}"
-        )
-    _check_evaluation(model)
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    check_model(model)
     stages = [
         (f"stages.{s}.{name}", block)
         for s, stage in _children(model.stages)
@@ -235,32 +235,13 @@ def _children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     return iter(module.named_children())
 
 
-def _check_evaluation(model: nn.Module) -> None:
-    if model.training:
-        raise ValueError(
-            "model must be in evaluation mode, got one in training mode: call model.eval() first"
-        )
-    for name, module in model.named_modules():
-        # Dropout and drop path left in training mode would make the model random, a batch norm depend on its
-        # batch.
-        if module.training:
-            raise ValueError(
-                f"model must be in evaluation mode, but {name} is in training mode: call model.eval()"
-            )
-
-
 def _float(tensor: Tensor) -> Tensor:
     """A float32 copy that shares no memory with `tensor`."""
     return tensor.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)
 
 
-def _fold_conv(name: str, module: nn.Module) -> FoldedConv:
-    _check_type(name, module, ConvNormAct)
-    if module.conv.bias is not None or not isinstance(module.norm, nn.BatchNorm2d):
-        raise TypeError(
-            f"model.{name} must be a convolution without bias and a BatchNorm2d, "
-            f"got bias {module.conv.bias is not None} and {type(module.norm).__name__}"
-        )
+def _fold_conv(name: str, module: nn.Module, *, depthwise: bool = False) -> FoldedConv:
+    check_conv_norm_act(name, module, depthwise=depthwise)
     weight, bias = fold_batch_norm(module.conv.weight, module.norm)
     return FoldedConv(name, weight, bias, module.stride, module.padding, module.activation_name)
 
@@ -268,7 +249,7 @@ def _fold_conv(name: str, module: nn.Module) -> FoldedConv:
 def _fold_squeeze_excite(name: str, module: nn.Module | None) -> FoldedSqueezeExcite | None:
     if module is None:
         return None
-    _check_type(name, module, SqueezeExcite)
+    check_squeeze_excite(name, module)
     return FoldedSqueezeExcite(
         w1=_float(module.reduce.weight).flatten(1),
         b1=_float(module.reduce.bias),
@@ -292,7 +273,7 @@ def _fold_mbconv(name: str, module: MBConv | DepthwiseSeparable) -> FoldedBlock:
     return FoldedBlock(
         name=name,
         expand=None if expand is None else _fold_conv(f"{name}.expand", expand),
-        depthwise=_fold_conv(f"{name}.depthwise", module.depthwise),
+        depthwise=_fold_conv(f"{name}.depthwise", module.depthwise, depthwise=True),
         squeeze_excite=_fold_squeeze_excite(f"{name}.squeeze_excite", module.squeeze_excite),
         project=_fold_conv(f"{name}.project", module.project),
         residual=module.has_skip,
@@ -322,11 +303,6 @@ _BLOCKS: dict[type, Callable[[str, nn.Module], FoldedBlock | FoldedFusedBlock | 
 
 
 def _fold_linear(name: str, module: nn.Module) -> FoldedLinear:
-    _check_type(name, module, nn.Linear)
+    check_type(name, module, nn.Linear)
     bias = torch.zeros(module.out_features) if module.bias is None else _float(module.bias)
     return FoldedLinear(name, _float(module.weight), bias.to(module.weight.device))
-
-
-def _check_type(name: str, module: nn.Module, allowed: type) -> None:
-    if type(module) is not allowed:
-        raise TypeError(f"model.{name} must be a {allowed.__name__}, got {type(module).__name__}")

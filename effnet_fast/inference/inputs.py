@@ -63,6 +63,10 @@ class ImageSpec:
         """Raise TypeError or ValueError, naming what was given and what is allowed, unless `images` fit."""
         if not isinstance(images, Tensor):
             raise TypeError(f"images must be a torch.Tensor, got {type(images).__name__}")
+        if images.layout is not torch.strided:
+            raise TypeError(f"images must be a dense tensor, got one with layout {images.layout}")
+        if images.device.type == "meta":
+            raise ValueError("images must have values, got a tensor on the meta device")
         if self.kind == "uint8":
             if images.dtype != torch.uint8:
                 raise TypeError(
@@ -163,10 +167,21 @@ def resolve_normalisation(
 def check_normalisation(
     mean: Sequence[float], std: Sequence[float], channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Both as tuples; ValueError or TypeError unless they have a number, std's above 0, for each channel."""
-    if any(not value > 0 for value in _numbers("std", std, channels)):
+    """Both as tuples; ValueError or TypeError unless they have a number, std's above 0, for each channel.
+
+    Numbers above 1 are refused: no mean and no standard deviation of [0, 1] is, but those of pixels 0..255
+    are, and would be taken without a word for almost no contrast.
+    """
+    means, deviations = _numbers("mean", mean, channels), _numbers("std", std, channels)
+    if any(not value > 0 for value in deviations):
         raise ValueError(f"std must be greater than 0 in every channel, got {std}")
-    return tuple(_numbers("mean", mean, channels)), tuple(_numbers("std", std, channels))
+    for name, numbers in (("mean", means), ("std", deviations)):
+        if max(numbers) > 1:
+            raise ValueError(
+                f"{name} must be in units of [0, 1], at most 1, got {tuple(numbers)}: "
+                "divide mean and std of pixels 0..255 by 255"
+            )
+    return tuple(means), tuple(deviations)
 
 
 def check_positive(name: str, value: int) -> int:

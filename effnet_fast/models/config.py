@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from effnet_fast.models.checks import integer
 from effnet_fast.nn.activations import ACTIVATIONS
 from effnet_fast.nn.drop_path import check_rate
 from effnet_fast.nn.padding import check_padding_mode
@@ -54,7 +55,8 @@ class MBConvConfig:
         kind: "mbconv", "fused" (`FusedMBConv`; expand at least 2) or "conv" (`ConvBlock`; expand 1). Only
             "mbconv" has a squeeze-excite, where the network has one.
 
-    Raises: ValueError for another kind, or one that `expand` does not fit.
+    Raises: TypeError or ValueError for a number that is no positive integer, an even kernel, another kind, or
+        one that `expand` does not fit.
     """
 
     expand: int
@@ -65,6 +67,10 @@ class MBConvConfig:
     kind: str = "mbconv"
 
     def __post_init__(self) -> None:
+        for field in ("expand", "kernel", "stride", "channels", "layers"):
+            integer(field, getattr(self, field), 1)
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel must be odd, got {self.kernel}")
         if self.kind not in BLOCK_KINDS:
             raise ValueError(f"kind must be one of {', '.join(BLOCK_KINDS)}, got {self.kind!r}")
         if self.kind == "conv" and self.expand != 1:
@@ -151,7 +157,7 @@ class EfficientNetConfig:
 
     def __post_init__(self) -> None:
         for field in ("num_classes", "in_chans", "stem_channels", "head_channels"):
-            _check_positive(field, getattr(self, field))
+            integer(field, getattr(self, field), 1)
         if not self.stages:
             raise ValueError("stages must have at least one row, got none")
         check_padding_mode(self.padding)
@@ -195,10 +201,3 @@ class EfficientNetConfig:
 
     def _squeeze_channels(self, in_channels: int) -> int | None:
         return None if self.squeeze_ratio is None else max(1, int(in_channels * self.squeeze_ratio))
-
-
-def _check_positive(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")

@@ -1,4 +1,4 @@
-"""The formula of compound scaling, for any real phi, and the published table that it is not equal to.
+"""The formula of compound scaling, for any real phi. The published networks (`coefficients`) deviate from it.
 
 depth = alpha ** phi, width = beta ** phi, resolution = base_resolution * gamma ** phi (section 3.3 of
 https://arxiv.org/abs/1905.11946). The cost of a convolutional network grows as depth * width^2 *
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from effnet_fast.models.checks import integer, number
-from effnet_fast.models.scaling import COEFFICIENTS, Coefficients
+from effnet_fast.models.coefficients import COEFFICIENTS, Coefficients
 
-__all__ = ["ALPHA", "BASE_RESOLUTION", "BETA", "GAMMA", "Compound", "compound", "official", "phi_limits"]
+__all__ = ["ALPHA", "BASE_RESOLUTION", "BETA", "GAMMA", "Compound", "compound", "phi_limits"]
 
 ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15
 BASE_RESOLUTION = 224
@@ -92,10 +92,10 @@ def compound(
         )
     depth, width, exact = alpha**phi, beta**phi, base_resolution * gamma**phi
     resolution = math.floor(exact / resolution_divisor + 0.5) * resolution_divisor
-    if resolution < stride:
+    if not stride <= resolution <= MOST_RESOLUTION:
         raise ValueError(
-            f"resolution must be at least the network's stride of {stride}, got {exact:.1f} pixels rounded "
-            f"to {resolution}, a multiple of resolution_divisor={resolution_divisor}"
+            f"resolution must be from the network's stride of {stride} to {MOST_RESOLUTION}, got {exact:.1f} "
+            f"pixels rounded to {resolution}, a multiple of resolution_divisor={resolution_divisor}"
         )
     if dropout is None:
         dropout = _published_dropout(_cost(depth, width, exact / base_resolution))
@@ -144,19 +144,6 @@ def phi_limits(
     return max((low for low, _ in limits), default=-math.inf), min(
         (high for _, high in limits), default=math.inf
     )
-
-
-def official(variant: str) -> Coefficients:
-    """The published coefficients of "b0".."b8" or "l2" (also "B0", "efficientnet_b0", "tf_efficientnet_b0").
-
-    Raises: TypeError for no string, ValueError for a variant that does not exist.
-    """
-    if not isinstance(variant, str):
-        raise TypeError(f'variant must be a string such as "b0", got {type(variant).__name__}')
-    key = variant.lower().replace("-", "_").removeprefix("tf_").removeprefix("efficientnet_")
-    if key not in COEFFICIENTS:
-        raise ValueError(f"variant must be one of {', '.join(COEFFICIENTS)}, got {variant!r}")
-    return COEFFICIENTS[key]
 
 
 def _cost(depth: float, width: float, resolution: float) -> float:

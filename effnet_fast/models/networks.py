@@ -17,7 +17,11 @@ from effnet_fast.models.presets import scaled_config
 __all__ = ["check_resolution", "limits_of", "model_for", "network_stride", "scaled_model_config"]
 
 _STEM_STRIDE = 2
-_FORMULA = tuple(name for name in inspect.signature(compound).parameters if name not in ("phi", "stride"))
+_FORMULA = {
+    name: parameter.default
+    for name, parameter in inspect.signature(compound).parameters.items()
+    if name not in ("phi", "stride")
+}
 
 
 def scaled_model_config(
@@ -39,7 +43,8 @@ def scaled_model_config(
         base_stages: rows to scale in the place of the base's own.
         tensorflow: SAME padding, and batch norm as published by TensorFlow (see `scaled_config`).
         num_classes: outputs of the classifier.
-        name: of the configuration. None: such as "efficientnet_phi2.5".
+        name: of the configuration. None: such as "efficientnet_phi2.5", which `create_model` knows, or
+            "efficientnet_phi7_gamma1.1", which it does not.
         **formula: alpha, beta, gamma, base_resolution, resolution_divisor and dropout, as `compound` takes
             them.
 
@@ -52,15 +57,24 @@ def scaled_model_config(
     if unknown := sorted(set(formula) - set(_FORMULA)):
         raise TypeError(f"{unknown[0]} is no argument of compound scaling: use {', '.join(_FORMULA)}")
     coefficients = compound(phi, stride=stride_of_stages(_stages(base, base_stages)), **formula)
-    prefix = "tf_" if tensorflow else ""
+    if name is None:
+        name = f"{'tf_' if tensorflow else ''}{base}_phi{_text(coefficients.phi)}"
+        given = {key: formula[key] for key in _FORMULA if formula.get(key, _FORMULA[key]) != _FORMULA[key]}
+        name += "".join(f"_{key}{_text(value)}" for key, value in given.items())
+        name += "" if base_stages is None else "_own_rows"
     config = scaled_config(
-        f"{prefix}{base}_phi{coefficients.phi:g}" if name is None else name,
+        name,
         coefficients,
         base=base,
         base_stages=base_stages,
         tensorflow=tensorflow,
     )
     return replace(config, num_classes=num_classes)
+
+
+def _text(value: float) -> str:
+    """A number in a name, from which it can be read again exactly."""
+    return repr(value).removesuffix(".0")
 
 
 def model_for(phi: float, **scaling) -> EfficientNet:

@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from effnet_fast.models.config import EfficientNetConfig, MBConvConfig, Preprocessing
-from effnet_fast.models.families import BASES, V2_SIZES, Base, V2Size
-from effnet_fast.models.scaling import (
+from effnet_fast.models.checks import integer
+from effnet_fast.models.coefficients import (
     COEFFICIENTS,
     LITE_COEFFICIENTS,
     MOBILENETV2_COEFFICIENTS,
@@ -18,11 +17,21 @@ from effnet_fast.models.scaling import (
     round_channels,
     round_layers,
 )
+from effnet_fast.models.config import EfficientNetConfig, MBConvConfig, Preprocessing
+from effnet_fast.models.families import BASES, V2_SIZES, Base, V2Size
 
-__all__ = ["CONFIGS", "IMAGENET_MEAN", "IMAGENET_STD", "scaled_config"]
+__all__ = ["CONFIGS", "IMAGENET_MEAN", "IMAGENET_STD", "SCALED_FAMILIES", "scaled_config"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# base, first part of the names, coefficients by the rest of the name
+SCALED_FAMILIES = (
+    ("efficientnet", "efficientnet", COEFFICIENTS),
+    ("efficientnet_lite", "efficientnet", LITE_COEFFICIENTS),
+    ("efficientnetv2", "efficientnetv2", V2_BASE_COEFFICIENTS),
+    ("mobilenetv2", "mobilenetv2", MOBILENETV2_COEFFICIENTS),
+    ("mobilenetv2_deep", "mobilenetv2", MOBILENETV2_DEEP_COEFFICIENTS),
+)
 CROP_PADDING = 32  # TensorFlow evaluates the central size / (size + 32) of an image, for every resolution
 
 
@@ -31,7 +40,6 @@ def scaled_config(
     coefficients: Coefficients,
     *,
     base: str = "efficientnet",
-    lite: bool = False,
     tensorflow: bool = False,
     base_stages: Sequence[MBConvConfig] | None = None,
 ) -> EfficientNetConfig:
@@ -42,7 +50,6 @@ def scaled_config(
         coefficients: multipliers, resolution and dropout; any, not the published ones alone.
         base: "efficientnet", "efficientnet_lite", "efficientnetv2" (of its B0), "mobilenetv2", or
             "mobilenetv2_deep", which keeps stem, head and the depths of the first and the last stage.
-        lite: the same as base="efficientnet_lite".
         tensorflow: SAME padding and the batch norm of the published training (eps 1e-3, momentum 0.01, V2's
             0.1). Else symmetric padding and PyTorch's own batch norm (eps 1e-5, momentum 0.1), with which
             timm's `efficientnet_*` and torchvision's B0..B4 weights were trained.
@@ -56,10 +63,7 @@ def scaled_config(
     """
     if base not in BASES:
         raise ValueError(f"base must be one of {', '.join(BASES)}, got {base!r}")
-    if lite and base not in ("efficientnet", "efficientnet_lite"):
-        raise ValueError(f'lite=True is the base "efficientnet_lite", got base={base!r} as well')
     _check_coefficients(coefficients)
-    base = "efficientnet_lite" if lite else base
     rows = BASES[base] if base_stages is None else replace(BASES[base], stages=tuple(base_stages))
     return EfficientNetConfig(
         name=name,
@@ -131,11 +135,7 @@ def _check_coefficients(coefficients: object) -> None:
             raise TypeError(f"coefficients.{field} must be a number, got {type(value).__name__}")
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"coefficients.{field} must be positive and finite, got {value}")
-    resolution = coefficients.resolution
-    if isinstance(resolution, bool) or not isinstance(resolution, int):
-        raise TypeError(f"coefficients.resolution must be an integer, got {type(resolution).__name__}")
-    if resolution < 1:
-        raise ValueError(f"coefficients.resolution must be at least 1, got {resolution}")
+    integer("coefficients.resolution", coefficients.resolution, 1)
 
 
 def _v2_size(variant: str, size: V2Size, tensorflow: bool) -> EfficientNetConfig:
@@ -158,25 +158,22 @@ def _v2_size(variant: str, size: V2Size, tensorflow: bool) -> EfficientNetConfig
 
 
 def _published() -> Iterator[EfficientNetConfig]:
+    *of_tensorflow, mobile, mobile_deep = SCALED_FAMILIES
     for tensorflow in (False, True):
-        prefix = "tf_" if tensorflow else ""
-        for base, stem, table in (
-            ("efficientnet", "efficientnet", COEFFICIENTS),
-            ("efficientnet_lite", "efficientnet", LITE_COEFFICIENTS),
-            ("efficientnetv2", "efficientnetv2", V2_BASE_COEFFICIENTS),
-        ):
-            for variant, coefficients in table.items():
-                yield scaled_config(
-                    f"{prefix}{stem}_{variant}", coefficients, base=base, tensorflow=tensorflow
-                )
+        for family in of_tensorflow:
+            yield from _scaled_family(*family, tensorflow)
         for variant, size in V2_SIZES.items():
             yield _v2_size(variant, size, tensorflow)
-    for base, table in (
-        ("mobilenetv2", MOBILENETV2_COEFFICIENTS),
-        ("mobilenetv2_deep", MOBILENETV2_DEEP_COEFFICIENTS),
-    ):
-        for variant, coefficients in table.items():
-            yield scaled_config(f"mobilenetv2_{variant}", coefficients, base=base)
+    for family in (mobile, mobile_deep):
+        yield from _scaled_family(*family, tensorflow=False)
+
+
+def _scaled_family(
+    base: str, stem: str, table: dict[str, Coefficients], tensorflow: bool
+) -> Iterator[EfficientNetConfig]:
+    prefix = "tf_" if tensorflow else ""
+    for variant, coefficients in table.items():
+        yield scaled_config(f"{prefix}{stem}_{variant}", coefficients, base=base, tensorflow=tensorflow)
 
 
 CONFIGS: dict[str, EfficientNetConfig] = {config.name: config for config in _published()}

@@ -20,7 +20,8 @@ from effnet_fast.models.weights import load_weights
 __all__ = ["create_model", "list_models", "model_config"]
 
 
-_OF_PHI = re.compile(r"(?P<base>.+)_phi(?P<phi>-?\d+(\.\d+)?)")
+# The name that `scaled_model_config` gives to a network of the paper's own coefficients.
+_OF_PHI = re.compile(r"(?P<base>.+)_phi(?P<phi>-?\d+(\.\d+)?(e[+-]\d+)?)")
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -41,7 +42,6 @@ def model_config(
     """The configuration of a model, without building it. Arguments and errors as in `create_model`."""
     if not isinstance(name, str):
         raise TypeError(f"name must be a string, got {type(name).__name__}")
-    # The name that a configuration of any phi carries makes it again.
     match = _OF_PHI.fullmatch(name)
     if match and phi is None:
         name, phi = match["base"], float(match["phi"])

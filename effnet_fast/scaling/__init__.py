@@ -7,7 +7,8 @@
 - :func:`grid_search`: alpha, beta and gamma by a score of your own.
 """
 
-from effnet_fast.models.formula import Compound, compound, official, phi_limits
+from effnet_fast.models.coefficients import official
+from effnet_fast.models.formula import Compound, compound, phi_limits
 from effnet_fast.models.networks import model_for, network_stride, scaled_model_config
 from effnet_fast.scaling.budget import Budgeted, Point, phi_for_budget
 from effnet_fast.scaling.counting import Counts, count

@@ -90,7 +90,7 @@ def phi_for_budget(
         tolerance: distance of phi at which the search ends, at least 0.001. None: 0.001; 0.05 for latency,
             where noise is larger than a step.
         max_points: networks looked at, at most.
-        measure: configuration -> cost, in the place of counting or measuring.
+        measure: configuration -> cost, a positive number, in the place of counting or measuring.
         progress: show it on standard error, if that is a terminal.
         on_point: called with every point as it is known.
         **scaling: as `scaled_model_config` takes it: base, alpha, beta, gamma, num_classes, ...
@@ -99,7 +99,8 @@ def phi_for_budget(
     the next phi that was looked at is not.
 
     Raises: TypeError or ValueError, naming the argument: not exactly one budget, a budget below the smallest
-        or above the largest network (the nearest one and its cost are in the message), or too few points.
+        or above the largest network (the nearest one and its cost are in the message), too few points, or a
+        `measure` that gives no positive number.
 
     Example:
         >>> phi_for_budget(macs=1e9).phi
@@ -113,6 +114,11 @@ def phi_for_budget(
         "memory_mb": lambda config: engine_bytes(config, **engine) / 1e6,
         "latency_ms": partial(engine_milliseconds, **engine),
     }
+    for name, function in (("measure", measure), ("on_point", on_point)):
+        if function is not None and not callable(function):
+            raise TypeError(f"{name} must be callable, got {type(function).__name__}")
+    if "phi" in scaling:
+        raise TypeError("phi is what is searched: it cannot be given")
     cost_of = costs[kind] if measure is None else measure
     if tolerance is None:
         tolerance = 0.05 if kind == "latency_ms" else 1 / _GRID
@@ -131,7 +137,7 @@ def phi_for_budget(
             same = replace(config, name="", drop_rate=0.0)
             if same not in known:
                 update(len(points), f"phi {phi:g}")
-                known[same] = float(cost_of(config))
+                known[same] = _positive(f"the cost of {config.name}", cost_of(config))
                 points.append(Point(phi, config, known[same]))
                 if on_point is not None:
                     on_point(points[-1])
@@ -140,8 +146,8 @@ def phi_for_budget(
         within, above = last_within(
             cost,
             budget,
-            low=math.ceil(low * _GRID),
-            high=math.floor(high * _GRID),
+            low=low,
+            high=high,
             step=_GRID,
             tolerance=max(1, round(tolerance * _GRID)),
             enough=lambda: len(points) >= max_points,
@@ -160,18 +166,23 @@ def _one_budget(**given: float | None) -> tuple[str, float]:
             f"exactly one budget must be given, of {', '.join(given)}, got {', '.join(budgets) or 'none'}"
         )
     ((name, value),) = budgets.items()
+    return name, _positive(name, value)
+
+
+def _positive(name: str, value: object) -> float:
     if number(name, value) <= 0:
         raise ValueError(f"{name} must be positive, got {value}")
-    return name, float(value)
+    return float(value)
 
 
-def _range(kind: str, phi_range: tuple[float, float] | None, scaling: dict) -> tuple[float, float]:
+def _range(kind: str, phi_range: tuple[float, float] | None, scaling: dict) -> tuple[int, int]:
+    """Least and most phi in thousandths."""
     least, most = limits_of(**scaling)
     if math.isinf(least):
         raise ValueError("alpha, beta and gamma are all 1: every phi is the same network, so none fits best")
     if phi_range is None:
         low, high = _BUILT_RANGE if kind in ("memory_mb", "latency_ms") else (least, most)
-        return max(low, least), min(high, most)
+        return _thousandths(max(low, least), min(high, most))
     if not isinstance(phi_range, (tuple, list)) or len(phi_range) != 2:
         raise TypeError(f"phi_range must be a pair (least, most), got {phi_range!r}")
     low, high = (number("phi_range", end) for end in phi_range)
@@ -179,25 +190,34 @@ def _range(kind: str, phi_range: tuple[float, float] | None, scaling: dict) -> t
         raise ValueError(
             f"phi_range must be two ascending numbers from {least:.2f} to {most:.2f}, got ({low:g}, {high:g})"
         )
-    return low, high
+    first, last = _thousandths(low, high)
+    if first > last:
+        raise ValueError(f"phi_range must hold a phi of three decimals, got ({low:.10g}, {high:.10g})")
+    return first, last
+
+
+def _thousandths(low: float, high: float) -> tuple[int, int]:
+    # 1.001 * 1000 is 1000.9999999999999.
+    return math.ceil(round(low * _GRID, 6)), math.floor(round(high * _GRID, 6))
 
 
 def _impossible(kind: str, budget: float, points: list[Point], *, exhausted: bool) -> str:
     """Which network is nearest to a budget that no network meets, or that none passes."""
     nearest = min(points, key=lambda point: abs(math.log(point.cost / budget)))
     size = (
-        f"phi {nearest.phi:g} at {nearest.config.resolution} pixels has {_text(nearest.cost)} {_UNITS[kind]}"
+        f"phi {nearest.phi:g} at {nearest.config.resolution} pixels, has {_text(nearest.cost)} {_UNITS[kind]}"
     )
     asked = f"{kind}={_text(budget)}"
     if exhausted:
         return f"max_points={len(points)} were too few to find a network for {asked}; nearest so far: {size}"
     below = nearest.cost > budget
     return (
-        f"{asked} is impossible: the {'smallest' if below else 'largest'} network that is tried, {size}, "
-        f"{'costs more' if below else 'costs less'}; {'raise' if below else 'lower'} the budget, or change "
-        "phi_range, base_resolution or num_classes"
+        f"{asked} is impossible: the {'smallest' if below else 'largest'} network that is tried, {size}; "
+        f"{'raise' if below else 'lower'} the budget, or change phi_range, base_resolution or num_classes"
     )
 
 
 def _text(value: float) -> str:
+    if value >= 1e15:
+        return f"{value:g}"
     return f"{value:,.0f}" if value >= 1e5 else f"{value:.4g}"

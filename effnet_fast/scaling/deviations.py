@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from effnet_fast.models.coefficients import COEFFICIENTS, Coefficients
 from effnet_fast.models.formula import ALPHA, BASE_RESOLUTION, BETA, GAMMA, Compound, compound
-from effnet_fast.models.scaling import COEFFICIENTS, Coefficients
 
 if TYPE_CHECKING:
     from rich.table import Table

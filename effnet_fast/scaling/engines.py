@@ -56,6 +56,8 @@ def engine_milliseconds(
     """
     integer("batch_size", batch_size, 1)
     device = torch.device(device)
+    if device.type == "meta":
+        raise ValueError("device must be one that computes, such as cpu or cuda, got meta")
     side = config.resolution
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from effnet_fast.models.scaling import (
-    COEFFICIENTS,
-    LITE_COEFFICIENTS,
-    MOBILENETV2_COEFFICIENTS,
-    MOBILENETV2_DEEP_COEFFICIENTS,
-    V2_BASE_COEFFICIENTS,
-    Coefficients,
-)
+from effnet_fast.models.coefficients import Coefficients
+from effnet_fast.models.presets import SCALED_FAMILIES
 
 __all__ = ["Published", "published"]
 
@@ -24,22 +18,13 @@ class Published:
     coefficients: Coefficients
 
 
-def _table() -> dict[str, Published]:
-    numbered = {
-        **{f"efficientnet_{variant}": (variant, c) for variant, c in COEFFICIENTS.items()},
-        **{f"efficientnet_{variant}": (variant, c) for variant, c in LITE_COEFFICIENTS.items()},
-        **{f"efficientnetv2_{variant}": (variant, c) for variant, c in V2_BASE_COEFFICIENTS.items()},
-    }
-    table = {
-        name: Published(int(variant[-1]) if variant != "l2" else None, coefficients)
-        for name, (variant, coefficients) in numbered.items()
-    }
-    for variant, coefficients in (*MOBILENETV2_COEFFICIENTS.items(), *MOBILENETV2_DEEP_COEFFICIENTS.items()):
-        table[f"mobilenetv2_{variant}"] = Published(None, coefficients)
-    return table
-
-
-_PUBLISHED = _table()
+_PUBLISHED = {
+    f"{stem}_{variant}": Published(
+        int(variant[-1]) if stem != "mobilenetv2" and variant != "l2" else None, coefficients
+    )
+    for _, stem, table in SCALED_FAMILIES
+    for variant, coefficients in table.items()
+}
 
 
 def published(name: str) -> Published | None:

@@ -34,12 +34,23 @@ class Record:
     def open(cls, path: Path | None, settings: dict[str, object]) -> Record:
         """The record in `path`, a new one where there is no file.
 
-        Raises: ValueError for a file that is damaged, or of other settings (it names them).
+        Raises: ValueError for a file that is damaged, or of other settings (it names them); OSError for one
+            that cannot be read or written.
         """
         record = cls(path, settings)
-        if path is not None and path.exists():
+        if path is None:
+            return record
+        if path.exists():
             record._read()
+        # Better known before hours of training than after the first point.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        record._partial.touch()
+        record._partial.unlink()
         return record
+
+    @property
+    def _partial(self) -> Path:
+        return self.path.with_name(self.path.name + ".part")
 
     def score_of(self, triple: Triple) -> float | None:
         """None for a point that is not finished."""
@@ -54,10 +65,8 @@ class Record:
             {**dict(zip(_AXES, key, strict=True)), "score": value} for key, value in self.scores.items()
         ]
         data = {"format": _FORMAT, "settings": self.settings, "points": points}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(self.path.name + ".part")
-        partial.write_text(json.dumps(data, indent=1) + "\n")
-        os.replace(partial, self.path)  # at once: a reader sees the old file or the new one
+        self._partial.write_text(json.dumps(data, indent=1) + "\n")
+        os.replace(self._partial, self.path)  # at once: a reader sees the old file or the new one
 
     def _read(self) -> None:
         try:
@@ -71,7 +80,7 @@ class Record:
                 if not math.isfinite(score):
                     raise ValueError(f"the score of {key} is {score}")
                 self.scores[key] = score
-        except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(
                 f"{self.path} is damaged or no file of a grid search ({type(error).__name__}: {error}): "
                 "delete it, or name another file"

@@ -6,8 +6,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from effnet_fast.models.checks import integer
+from effnet_fast.models.coefficients import round_channels, round_layers
 from effnet_fast.models.formula import compound
-from effnet_fast.models.scaling import round_channels, round_layers
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,6 +10,7 @@ from pathlib import Path
 from effnet_fast.models.checks import number
 from effnet_fast.models.config import EfficientNetConfig
 from effnet_fast.models.counts import count_macs
+from effnet_fast.models.formula import MOST_COEFFICIENT
 from effnet_fast.models.networks import scaled_model_config
 from effnet_fast.scaling.progress import shown
 from effnet_fast.scaling.record import Record
@@ -45,7 +46,7 @@ def grid_points(
     *, step: float = 0.05, constraint: float = 2.0, tolerance: float = 0.05
 ) -> list[tuple[float, float, float]]:
     """All (alpha, beta, gamma) of the grid 1, 1 + step, ... whose alpha * beta^2 * gamma^2 is `constraint`
-    within a share of `tolerance`, in ascending order.
+    within a share of `tolerance`, in ascending order; none is above 4, as in `compound`.
 
     Raises: TypeError or ValueError for a step outside 0.001..1, a constraint outside 1..16, a tolerance
         outside 0..0.5, or a grid without any point.
@@ -56,9 +57,9 @@ def grid_points(
     most = constraint * (1 + tolerance)
     points = [
         (alpha, beta, gamma)
-        for alpha in _axis(step, most)
-        for beta in _axis(step, (most / alpha) ** 0.5)
-        for gamma in _axis(step, (most / alpha) ** 0.5 / beta)
+        for alpha in _axis(step, min(most, MOST_COEFFICIENT))
+        for beta in _axis(step, min((most / alpha) ** 0.5, MOST_COEFFICIENT))
+        for gamma in _axis(step, min((most / alpha) ** 0.5 / beta, MOST_COEFFICIENT))
         if abs(_product(alpha, beta, gamma) / constraint - 1) <= tolerance + 1e-12
     ]
     if not points:
@@ -88,7 +89,7 @@ def grid_search(
 
     Args:
         score: configuration -> number, higher is better: train and evaluate a network, or estimate it.
-        phi: at which networks are compared.
+        phi: at which networks are compared; not 0, where all of them are the base.
         step, constraint, tolerance: see `grid_points`.
         file: JSON; finished points are kept in it as they come, and a search with the same settings goes on
             after them. None: nothing is kept.
@@ -97,8 +98,9 @@ def grid_search(
         **scaling: as `scaled_model_config` takes it: base, base_stages, base_resolution, num_classes, ...
 
     Raises: TypeError or ValueError for an argument outside its range, a score that is no finite number, or a
-        file that is damaged or belongs to other settings. What `score` raises ends the search; points that
-        were finished before stay in the file.
+        file that is damaged or belongs to other settings; OSError for one that cannot be written, before
+        anything is scored. What `score` raises ends the search; points that were finished before stay in the
+        file.
 
     Example:
         >>> found = grid_search(train_and_evaluate, file="grid.json", base_resolution=64)
@@ -109,11 +111,13 @@ def grid_search(
     for name in ("alpha", "beta", "gamma"):
         if name in scaling:
             raise TypeError(f"{name} is what is searched: it cannot be given")
+    if number("phi", phi) == 0:
+        raise ValueError("phi must not be 0: every alpha, beta and gamma gives the base there")
     triples = grid_points(step=step, constraint=constraint, tolerance=tolerance)
     # All of them first: a configuration that cannot be is better known before hours of training.
     configs = [_config(triple, phi, scaling) for triple in triples]
     settings = {
-        "phi": number("phi", phi),
+        "phi": float(phi),
         "step": float(step),
         "constraint": float(constraint),
         "tolerance": float(tolerance),

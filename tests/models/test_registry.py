@@ -10,6 +10,8 @@ import torch
 
 import effnet_fast
 from effnet_fast.models import EfficientNet, create_model, list_models, model_config
+from effnet_fast.models.families import B0_STAGES
+from effnet_fast.scaling import scaled_model_config
 
 VARIANTS = [
     *(f"efficientnet_b{index}" for index in range(9)),
@@ -164,6 +166,23 @@ def test_any_phi_of_a_base():
     assert (stage.layers, stage.channels) == (4, 48)  # 2 x 1.58 and 40 x 1.27 = 50.8, rounded
     assert model.classifier.out_features == 7
     assert (same.config.padding, same.config.stages) == ("same", model.config.stages)
+
+
+@pytest.mark.parametrize("phi", [2, -0.125, 2.123456789, 1e-05, 1 / 3])
+def test_the_name_of_a_phi_makes_the_same_network(phi):
+    config = model_config("tf_efficientnet", phi=phi)
+    assert model_config(config.name) == config
+
+
+@pytest.mark.parametrize(
+    "other", [{"gamma": 1.1}, {"base_resolution": 192}, {"dropout": 0.0}, {"base_stages": B0_STAGES}]
+)
+def test_a_name_with_a_phi_alone_is_the_papers_formula(other):
+    """Other coefficients are in the name, so that no one takes the network for the paper's."""
+    name = scaled_model_config(7, **other).name
+    assert name.startswith("efficientnet_phi7_")
+    with pytest.raises(ValueError, match="name must be a registered model"):
+        model_config(name)
 
 
 @pytest.mark.parametrize(

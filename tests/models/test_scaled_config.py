@@ -11,9 +11,9 @@ import torch
 import torchvision
 
 from effnet_fast.models import Coefficients, EfficientNet, count_parameters, model_config, scaled_config
+from effnet_fast.models.coefficients import COEFFICIENTS, LITE_COEFFICIENTS, V2_BASE_COEFFICIENTS
 from effnet_fast.models.config import MBConvConfig
 from effnet_fast.models.efficientnet import B0_STAGES
-from effnet_fast.models.scaling import COEFFICIENTS, LITE_COEFFICIENTS, V2_BASE_COEFFICIENTS
 
 # Width and depth of no published network: rounding up and down, below 1 and above.
 MULTIPLIERS = [(0.6, 0.7), (0.87, 1.0), (1.15, 1.21), (1.31, 1.9), (1.46, 2.07), (2.37, 1.3)]
@@ -35,7 +35,6 @@ def test_published_coefficients_give_the_published_networks():
         assert scaled_config(f"tf_{name}", published, tensorflow=True) == model_config(f"tf_{name}")
     for variant, published in LITE_COEFFICIENTS.items():
         name = f"efficientnet_{variant}"
-        assert scaled_config(name, published, lite=True) == model_config(name)
         assert scaled_config(name, published, base="efficientnet_lite") == model_config(name)
     for variant, published in V2_BASE_COEFFICIENTS.items():
         name = f"efficientnetv2_{variant}"
@@ -109,10 +108,6 @@ def test_bad_arguments_are_named():
         scaled_config("bad", (1.0, 1.0, 224, 0.2))
     with pytest.raises(ValueError, match=r"base must be one of efficientnet, .*got 'resnet'"):
         scaled_config("bad", coefficients(), base="resnet")
-    with pytest.raises(
-        ValueError, match=r"lite=True is the base \"efficientnet_lite\", got base='mobilenetv2'"
-    ):
-        scaled_config("bad", coefficients(), base="mobilenetv2", lite=True)
     with pytest.raises(ValueError, match="stages must have at least one row"):
         scaled_config("bad", coefficients(), base_stages=())
 
@@ -120,6 +115,11 @@ def test_bad_arguments_are_named():
 @pytest.mark.parametrize(
     ("row", "message"),
     [
+        ({"kernel": 4}, "kernel must be odd, got 4"),
+        ({"stride": 0}, "stride must be at least 1, got 0"),
+        ({"layers": 0}, "layers must be at least 1, got 0"),
+        ({"channels": -8}, "channels must be at least 1, got -8"),
+        ({"expand": 0}, "expand must be at least 1, got 0"),
         ({"kind": "dense"}, "kind must be one of mbconv, fused, conv, got 'dense'"),
         ({"kind": "conv"}, 'expand must be 1 in a stage of kind "conv", got 6'),
         ({"kind": "fused", "expand": 1}, 'expand must be at least 2 in a stage of kind "fused", got 1'),

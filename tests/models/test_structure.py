@@ -10,7 +10,7 @@ import torchvision
 from torch import nn
 
 from effnet_fast.models import create_model, layers, list_models, model_config
-from effnet_fast.models.scaling import round_channels, round_layers
+from effnet_fast.models.coefficients import round_channels, round_layers
 from effnet_fast.nn import ConvBlock, ConvNormAct, DepthwiseSeparable, FusedMBConv, MBConv
 
 # stem | (repeats, channels) of stages 0..6 | head | blocks | height after stem and every strided stage

@@ -170,6 +170,15 @@ def test_latency_on_this_machine():
     assert found.achieved <= budget < found.points[-1].cost
 
 
+def test_both_ends_of_a_range_are_searched():
+    seen = []
+    with pytest.raises(ValueError, match="largest network that is tried, phi 1.001 at"):
+        phi_for_budget(macs=1e12, phi_range=(0.5, 1.001), on_point=seen.append, resolution_divisor=1)
+    assert seen[-1].phi == 1.001  # 1.001 * 1000 is less than 1001
+    with pytest.raises(ValueError, match="device must be one that computes, such as cpu or cuda, got meta"):
+        engine_milliseconds(scaled_model_config(0, **TINY), device="meta")
+
+
 def five(config) -> float:
     return 5.0
 
@@ -177,13 +186,13 @@ def five(config) -> float:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"macs": 1e5}, "macs=100,000 is impossible: the smallest .* phi -13.923 at 32 pixels has 839,424"),
+        ({"macs": 1e5}, "macs=100,000 is impossible: the smallest .* phi -13.923 at 32 pixels, has 839,424"),
         ({"macs": 1e17}, "is impossible: the largest network .* phi 22.81 at"),
         ({"params": 10}, "params=10 is impossible: the smallest network .* parameters"),
-        ({"memory_mb": 0.5}, "memory_mb=0.5 is impossible: the smallest .* phi -8 at 72 pixels has 4.0.* MB"),
+        ({"memory_mb": 0.5}, "memory_mb=0.5 is impossible: the smallest .* phi -8 at .* has 4.0.* MB; raise"),
         ({"latency_ms": 1.0, "measure": five}, "latency_ms=1 is impossible: the smallest .* has 5 ms"),
         ({"latency_ms": 9.0, "measure": five}, "latency_ms=9 is impossible: the largest .* has 5 ms"),
-        ({"macs": 1e9, "max_points": 1}, "max_points=1 were too few .* nearest so far: phi 0 at 224 pixels"),
+        ({"macs": 1e9, "max_points": 1}, "max_points=1 were too few .* nearest so far: phi 0 at 224"),
         ({"params": 5e6, "alpha": 1.0, "beta": 1.0, "gamma": 1.0}, "all 1: every phi is the same network"),
         ({}, "exactly one budget must be given, of macs, params, memory_mb, latency_ms, got none"),
         ({"macs": 1e9, "params": 1e6}, "got macs, params"),
@@ -195,6 +204,10 @@ def five(config) -> float:
         ({"macs": 1e9, "max_points": 0}, "max_points must be at least 1"),
         ({"macs": 1e9, "batch_size": 0}, "batch_size must be at least 1"),
         ({"macs": 1e9, "phi_range": (3, 1)}, "phi_range must be two ascending numbers"),
+        ({"macs": 1e9, "phi_range": (1.0101, 1.0109)}, "phi_range must hold a phi of three decimals"),
+        ({"macs": 1e30}, r"macs=1e\+30 is impossible: the largest .* multiply-adds; lower the budget"),
+        ({"latency_ms": 5, "measure": lambda config: math.nan}, "cost of efficientnet_phi0 must be a finite"),
+        ({"latency_ms": 5, "measure": lambda config: 0.0}, "cost of efficientnet_phi0 must be positive"),
         ({"macs": 1e9, "phi_range": (-99, 1)}, "phi_range must be two ascending numbers"),
         ({"macs": 1e9, "alpha": -2.0}, "alpha must be"),
         ({"macs": 1e9, "base": "vgg"}, "base must be one of efficientnet, "),
@@ -211,6 +224,10 @@ def test_impossible_budgets_and_bad_values_are_named(options, words):
     [
         ({"macs": "1G"}, "macs must be a number, got str"),
         ({"macs": 1e9, "phi_range": 3}, "phi_range must be a pair"),
+        ({"macs": 1e9, "phi": 2}, "phi is what is searched: it cannot be given"),
+        ({"macs": 1e9, "measure": 3}, "measure must be callable, got int"),
+        ({"macs": 1e9, "on_point": 3}, "on_point must be callable, got int"),
+        ({"latency_ms": 5, "measure": lambda config: "fast"}, "cost of efficientnet_phi0 must be a number"),
         ({"macs": 1e9, "max_points": 2.5}, "max_points must be an integer"),
         ({"macs": 1e9, "aplha": 1.2}, "aplha is no argument of compound scaling"),
     ],

@@ -174,7 +174,8 @@ def test_the_limits_are_exactly_what_the_formula_takes(alpha, beta, gamma, resol
         ({"phi": 1, "base_resolution": 16}, ValueError, "base_resolution must be from the network's stride"),
         ({"phi": 1, "base_resolution": 224.0}, TypeError, "base_resolution must be an integer"),
         ({"phi": 1, "resolution_divisor": 0}, ValueError, "resolution_divisor must be at least 1"),
-        ({"phi": -13.5, "resolution_divisor": 100}, ValueError, "resolution must be at least the network's"),
+        ({"phi": -13.5, "resolution_divisor": 100}, ValueError, "resolution must be from the network's"),
+        ({"phi": 22.5, "resolution_divisor": 10_000}, ValueError, "to 8192, got .* pixels rounded to 10000"),
         ({"phi": 1, "dropout": 1.5}, ValueError, "dropout must be"),
     ],
 )  # fmt: skip

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+import rich.console
 from click.testing import CliRunner
 
-from effnet_fast import cli
+from effnet_fast import cli, scale_command
 from effnet_fast.models import list_models, model_config
 from effnet_fast.scaling import count, phi_for_budget, scaled_model_config
 
@@ -68,7 +69,8 @@ def test_scale_by_phi_shows_the_network():
     ("option", "text", "name", "value"),
     [
         ("--macs", "1.5G", "macs", 1.5e9),
-        ("--macs", "39e7", "macs", 3.9e8),
+        ("--macs", "39E7", "macs", 3.9e8),
+        ("--macs", "1.5g", "macs", 1.5e9),
         ("--params", "20M", "params", 2e7),
     ],
 )
@@ -104,6 +106,38 @@ def test_deviations():
     assert "595.8" in done.stdout
 
 
+def test_deviations_as_json():
+    rows = json.loads(invoke("scale", "--deviations", "--json").stdout)
+    assert [row["variant"] for row in rows] == [*(f"b{index}" for index in range(9)), "l2"]
+    assert rows[7]["used"] == {"width": 2.0, "depth": 3.1, "resolution": 600, "dropout": 0.5}
+    assert round(rows[7]["phi_width"], 2) == 7.27
+    assert rows[-1]["formula"] is None
+
+
+@pytest.mark.parametrize("arguments", [("models",), ("scale", "--deviations"), ("scale", "--memory-mb", 30)])
+def test_a_narrow_terminal_cuts_no_number(arguments, monkeypatch):
+    wide = invoke(*arguments)
+    real = rich.console.Console
+    monkeypatch.setattr(
+        scale_command,
+        "Console",
+        lambda **options: real(**options | {"width": 60}, force_terminal=True, color_system=None),
+    )
+    narrow = invoke(*arguments)
+    assert "…" not in narrow.stdout
+    assert [line for line in narrow.stdout.splitlines() if "│" in line] == [
+        line for line in wide.stdout.splitlines() if "│" in line
+    ]
+
+
+def test_the_range_of_phi_is_chosen():
+    done = invoke("scale", "--macs", "5G", "--phi-range", 0, 1)
+    assert done.exit_code == 2
+    assert "the largest network that is tried, phi 1 at 256 pixels, has 859,853,760" in done.stderr
+    options = ("--memory-mb", 4.5, "--phi-range", -10, -7, "--device", "cpu", "--json")
+    assert -10 < json.loads(invoke("scale", *options).stdout)["phi"] < -7
+
+
 def test_the_network_is_that_of_the_library():
     record = json.loads(invoke("scale", "--phi", -1.5, "--json").stdout)
     config = scaled_model_config(-1.5)
@@ -127,7 +161,8 @@ def test_the_network_is_that_of_the_library():
         (["scale", "--phi", "1", "--alpha", "-1"], "alpha must be"),
         (["scale", "--phi", "1", "--base-resolution", "16"], "base_resolution must be"),
         (["scale", "--phi", "1", "--base", "resnet"], "resnet"),
-        (["scale", "--memory-mb", "20", "--device", "nowhere"], "nowhere"),
+        (["scale", "--phi", "1", "--device", "nowhere"], "'nowhere' is none of cpu, cuda, cuda:0"),
+        (["scale", "--latency-ms", "5", "--device", "meta"], "'meta' is none of cpu, cuda"),
         (["models", "resnet*"], "no model matches 'resnet*'"),
         (["models", "--dtype", "int8"], "int8"),
     ],

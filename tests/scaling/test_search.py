@@ -129,6 +129,7 @@ def test_a_file_of_other_settings_is_refused(tmp_path, change, named):
         lambda text: json.dumps({**json.loads(text), "points": [{"alpha": 1, "beta": 1, "gamma": 1}]}),
         lambda text: text.replace('"score": -', '"score": NaN, "old": -', 1),
         lambda text: "\x80\x81",
+        lambda text: "[" * 100_000,
     ],
 )  # fmt: skip
 def test_a_damaged_file_is_named(tmp_path, damage):
@@ -149,6 +150,7 @@ def test_a_damaged_file_is_named(tmp_path, damage):
         ({"step": 0.9, "tolerance": 0.01}, ValueError, "no point of the grid with step=0.9 is within 1.0%"),
         ({"alpha": 1.2}, TypeError, "alpha is what is searched"),
         ({"phi": float("nan")}, ValueError, "phi must be"),
+        ({"phi": 0}, ValueError, "phi must not be 0: every alpha, beta and gamma gives the base"),
         ({"phi": 40}, ValueError, "phi must be from"),
         ({"widht": 2}, TypeError, "widht is no argument"),
     ],
@@ -159,6 +161,21 @@ def test_bad_arguments_are_named_before_anything_is_scored(options, error, words
 
     with pytest.raises(error, match=words):
         grid_search(score, **{**COARSE, **options})
+
+
+def test_a_file_that_cannot_be_written_is_known_before_anything_is_scored(tmp_path):
+    def score(config):
+        raise AssertionError("scored")
+
+    (tmp_path / "grid.json.part").mkdir()
+    for file in (tmp_path, tmp_path / "grid.json"):
+        with pytest.raises(OSError, match="irectory"):
+            grid_search(score, file=file, **COARSE)
+
+
+def test_no_point_of_a_large_constraint_is_beyond_the_formula():
+    found = grid_search(lambda config: 1, constraint=16, step=0.5, tolerance=0.1, progress=False)
+    assert max(max(point.alpha, point.beta, point.gamma) for point in found.points) == 4
 
 
 @pytest.mark.parametrize(

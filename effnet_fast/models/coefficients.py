@@ -1,4 +1,4 @@
-"""Compound scaling: the published coefficients and the rounding of widths and depths."""
+"""The published coefficients of every scaled network, and the rounding of widths and depths."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ __all__ = [
     "MOBILENETV2_DEEP_COEFFICIENTS",
     "V2_BASE_COEFFICIENTS",
     "Coefficients",
+    "official",
     "round_channels",
     "round_layers",
 ]
@@ -75,6 +76,19 @@ MOBILENETV2_DEEP_COEFFICIENTS: dict[str, Coefficients] = {
     "110d": Coefficients(1.1, 1.2, 224, 0.2),
     "120d": Coefficients(1.2, 1.4, 224, 0.2),
 }
+
+
+def official(variant: str) -> Coefficients:
+    """The published coefficients of "b0".."b8" or "l2" (also "B0", "efficientnet_b0", "tf_efficientnet_b0").
+
+    Raises: TypeError for no string, ValueError for a variant that does not exist.
+    """
+    if not isinstance(variant, str):
+        raise TypeError(f'variant must be a string such as "b0", got {type(variant).__name__}')
+    key = variant.lower().replace("-", "_").removeprefix("tf_").removeprefix("efficientnet_")
+    if key not in COEFFICIENTS:
+        raise ValueError(f"variant must be one of {', '.join(COEFFICIENTS)}, got {variant!r}")
+    return COEFFICIENTS[key]
 
 
 def round_channels(channels: int, width: float, divisor: int = 8, *, limit: float = 0.9) -> int:
