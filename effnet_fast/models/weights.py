@@ -213,22 +213,25 @@ def _warn_of_other_training(config: EfficientNetConfig, library: str, origin: st
 
     efficientnet_pytorch has TensorFlow's weights (SAME, 1e-3). torchvision trained B0..B4 and MobileNetV2
     itself (symmetric, 1e-5); its B5..B7 and EfficientNetV2 have TensorFlow's epsilon and symmetric padding.
-    With timm's names both kinds exist, and nothing can be told.
+    With timm's names both kinds exist, and nothing can be told, but that EfficientNetV2 and L2 were published
+    there with TensorFlow's weights alone.
     """
     base = config.name.removeprefix("tf_")
     if library == "efficientnet_pytorch":
         padding, eps, advice = "same", 1e-3, f"create_model('tf_{base}')"
     elif library == "torchvision" and (base[-2:] in ("b5", "b6", "b7") or base.startswith("efficientnetv2_")):
         padding, eps, advice = "symmetric", 1e-3, f"create_model('tf_{base}', padding='symmetric')"
+    elif library == "timm" and base.startswith(("efficientnetv2_", "efficientnet_l2")):
+        padding, eps, advice = "same", 1e-3, f"create_model('tf_{base}')"
     elif library == "torchvision":
         padding, eps, advice = "symmetric", 1e-5, f"create_model('{base}')"
     else:
         return
     if (config.padding, config.norm_eps) != (padding, eps):
         warnings.warn(
-            f"{origin} has {library} names; {library} uses padding={padding!r} and batch norm eps={eps:g}, "
-            f"but this {config.name} has padding={config.padding!r} and eps={config.norm_eps:g}, which gives "
-            f"other outputs; for the published weights use {advice}",
+            f"{origin} has {library} names; {library}'s published weights of it have padding={padding!r} and "
+            f"batch norm eps={eps:g}, but this {config.name} has padding={config.padding!r} and "
+            f"eps={config.norm_eps:g}, which gives other outputs; for the published weights use {advice}",
             stacklevel=3,
         )
 

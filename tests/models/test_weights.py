@@ -273,6 +273,8 @@ def test_bad_arguments(model, state):
         ("mobilenetv2_035", {}, "torchvision", None),
         ("mobilenetv2_035", {"padding": "same"}, "torchvision", r"use create_model\('mobilenetv2_035'\)"),
         ("tf_efficientnet_b0", {}, "timm", None),
+        ("efficientnetv2_b0", {}, "timm", r"use create_model\('tf_efficientnetv2_b0'\)"),
+        ("tf_efficientnetv2_b0", {}, "timm", None),
         ("efficientnet_b0", {}, "effnet_fast", None),
     ],
 )
