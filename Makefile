@@ -11,11 +11,12 @@ export TORCH_CUDA_ARCH_LIST ?= 9.0
 
 NATIVE := setup.py pyproject.toml $(shell find csrc -type f)
 
-.PHONY: help bench bench-full bench-micro test test-full gpu lint format wheel readme report build clean
+.PHONY: help bench peers bench-full bench-micro test test-full gpu lint format wheel readme report build clean
 
 help:
 	@echo "make bench       classify photographs and compare with stock PyTorch across phi (6 minutes)"
 	@echo "make bench-full  every variant and peer; writes the result file that the README quotes"
+	@echo "make peers       installs the peers that make bench leaves out: ONNX Runtime and OpenVINO"
 	@echo "make bench-micro host overhead per call, with pytest-benchmark"
 	@echo "                python -m benchmarks also has latency, memory, ops, profile"
 	@echo "make test        the tests; make test-full adds the slow ones"
@@ -28,8 +29,11 @@ help:
 bench: build
 	$(RUN) -m benchmarks
 
-bench-full: build
+bench-full: build peers
 	$(RUN) -m benchmarks models --full
+
+# ONNX Runtime and OpenVINO: peers that nothing else needs.
+peers: $(VENV)/peers
 
 bench-micro: build
 	$(RUN) -m pytest benchmarks/micro --benchmark-only --benchmark-autosave
@@ -73,6 +77,10 @@ $(VENV)/installed: requirements/build.txt requirements/dev.txt requirements/no-i
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -r requirements/no-isolation.txt
+	touch $@
+
+$(VENV)/peers: $(VENV)/installed requirements/peers.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/peers.txt
 	touch $@
 
 # An editable install: Python changes need no rebuild, a change under csrc/ rebuilds what depends on it.

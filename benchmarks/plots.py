@@ -16,11 +16,15 @@ STYLES = {
     "eager-folded": ("#2a9d8f", "^", "-."),
     "eager-tuned": ("#8a6d3b", "P", (0, (5, 1))),
     "compiled": ("#3366cc", "D", "-"),
+    "onnxruntime": ("#7b4ea3", "X", "--"),
+    "openvino-latency": ("#b07aa1", "<", "-."),
+    "openvino-throughput": ("#b07aa1", ">", ":"),
     "engine": ("#d1495b", "*", "-"),
     "engine-uint8": ("#e89aa4", "v", "--"),
     # The fastest of a group, where there are too many peers.
     "eager": ("#5f6b7a", "s", "--"),
     "graph": ("#2a9d8f", "^", "-."),
+    "runtime": ("#7b4ea3", "X", "--"),
 }
 
 

@@ -24,12 +24,13 @@ ERROR_TAIL = 400
 
 class PeerError(RuntimeError):
     """A peer could not be prepared or timed; the message is one line. `out_of_memory` tells whether with more
-    memory it could.
+    memory it could, `unavailable` whether it said itself that it cannot run the case.
     """
 
-    def __init__(self, message: str, *, out_of_memory: bool = False):
+    def __init__(self, message: str, *, out_of_memory: bool = False, unavailable: bool = False):
         super().__init__(message)
         self.out_of_memory = out_of_memory
+        self.unavailable = unavailable
 
 
 class RunningPeer(Protocol):
@@ -88,7 +89,8 @@ class PeerProcess:
             raise PeerError(self._death())
         reply = json.loads(line)
         if not reply.pop("ok"):
-            raise PeerError(reply["error"], out_of_memory=reply.get("out_of_memory", False))
+            why = {name: reply.get(name, False) for name in ("out_of_memory", "unavailable")}
+            raise PeerError(reply["error"], **why)
         return reply
 
     def _death(self) -> str:

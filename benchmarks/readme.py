@@ -25,6 +25,7 @@ RATIOS_ON_CPU = (
     "Ratios: effnet_fast over the fastest eager peer; over eager PyTorch with folded batch norms and an "
     "allocator that keeps its memory (tuned); over `torch.compile` with frozen weights and that allocator."
 )
+RUNTIMES_ON_CPU = " vs runtime: over the fastest of ONNX Runtime and OpenVINO."
 RATIOS_ON_GPU = (
     "Ratios: effnet_fast over the fastest eager peer; over the fastest eager peer captured as a CUDA graph; "
     "over the fastest mode of `torch.compile` with frozen weights; over the best of all of these; "
@@ -59,6 +60,9 @@ def markdown_table(results: Results) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     environment = results.environment
     on_gpu = environment.get("device") == "cuda"
+    measured = RATIOS_ON_GPU if on_gpu else RATIOS_ON_CPU
+    if any(group == "runtime" for _, group, _ in ratios):
+        measured += RUNTIMES_ON_CPU
     machine = (
         machine_text(environment)
         if on_gpu
@@ -69,7 +73,7 @@ def markdown_table(results: Results) -> str:
         f"Images per second, {machine}, torch {environment['libraries']['torch']}, {environment['date']}, "
         f"commit {environment['commit'] or 'unknown'}; `{results.command}`. Medians of alternating rounds, "
         "each peer checked against float64 logits first. "
-        f"{RATIOS_ON_GPU if on_gpu else RATIOS_ON_CPU} Memory: peak of activations over the least of the "
+        f"{measured} Memory: peak of activations over the least of the "
         "eager peers.",
     ]
     if limited:

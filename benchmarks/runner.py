@@ -241,7 +241,8 @@ class Runner:
 
     def _drop(self, name: str, row: dict[str, object], error: PeerError) -> None:
         """Record `error` and end the peer's process; the next case gets a fresh one."""
-        row.update(status=MEMORY if error.out_of_memory else ERROR, reason=str(error))
+        failed = MEMORY if error.out_of_memory else ERROR
+        row.update(status=UNAVAILABLE if error.unavailable else failed, reason=str(error))
         peer = self._running.pop(name, None)
         if peer is not None:
             peer.close()

@@ -22,6 +22,7 @@ RATIOS = (
     ("vs tuned", "tuned", "engine"),
     ("vs graph", "graph", "engine"),
     ("vs compiled", "compiled", "engine"),
+    ("vs runtime", "runtime", "engine"),
     ("vs best", STOCK, "engine"),
     ("uint8 vs float", "engine", "engine-uint8"),
 )
@@ -219,6 +220,8 @@ def notes(results: Results) -> list[str]:
                 found[
                     f"{row['label']}, {row['case']}: measured alone, for want of memory beside the others"
                 ] = None
-            if row["status"] != "ok":
+            if row["status"] == "unavailable":  # one reason for many cases
+                found[f"{row['label']}: unavailable: {row['reason']}"] = None
+            elif row["status"] != "ok":
                 found[f"{row['label']}, {row['case']}: {row['status']}: {row['reason']}"] = None
     return list(found)

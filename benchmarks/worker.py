@@ -7,8 +7,8 @@ Requests on standard input, replies on standard output, one line each. A case is
     {"do": "sample", "min_seconds": seconds}     any number of times
     {"do": "release"}
 
-A reply is {"ok": true, ...} or {"ok": false, "error": "one sentence", "out_of_memory": bool}. The end of
-input ends the process.
+A reply is {"ok": true, ...} or {"ok": false, "error": "one sentence", "out_of_memory": bool,
+"unavailable": bool}. The end of input ends the process.
 Whatever else writes to standard output (compilers do) is sent to standard error, which the parent keeps for
 its error messages.
 """
@@ -26,7 +26,7 @@ import torch
 import effnet_fast
 from benchmarks.cases import DTYPES
 from benchmarks.devices import candidate, configure, give_memory_back, is_out_of_memory
-from benchmarks.peers import PEERS, Peer, Prepared
+from benchmarks.peers import PEERS, Peer, PeerUnavailable, Prepared
 from benchmarks.subject import rows_of_batch
 from effnet_fast.measure import Candidate, peak_allocated_bytes
 
@@ -108,8 +108,7 @@ class Service:
             try:
                 reply = {"ok": True, **actions[request["do"]](request)}
             except Exception as error:  # whatever a peer raises is its result for this case
-                sentence = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-                reply = {"ok": False, "error": sentence, "out_of_memory": is_out_of_memory(error)}
+                reply = failure(error)
             self.reply(reply)
             if request["do"] == "release":
                 return
@@ -120,6 +119,18 @@ class Service:
 
     def reply(self, answer: dict) -> None:
         self.replies.write(json.dumps(answer) + "\n")
+
+
+def failure(error: Exception) -> dict:
+    """The reply that tells of `error`."""
+    unavailable = isinstance(error, PeerUnavailable)
+    sentence = str(error) if unavailable else f"{type(error).__name__}: {error}"
+    return {
+        "ok": False,
+        "error": sentence.strip().splitlines()[0],
+        "out_of_memory": is_out_of_memory(error),
+        "unavailable": unavailable,
+    }
 
 
 def describe_exit(status: int) -> str:

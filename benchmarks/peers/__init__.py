@@ -10,9 +10,11 @@ from benchmarks.peers import (
     eager_tuned,
     engine,
     libraries,
+    onnx_runtime,
+    openvino_runtime,
 )
 from benchmarks.peers.graph import graph_peer
-from benchmarks.peers.peer import Peer, Prepared
+from benchmarks.peers.peer import Peer, PeerUnavailable, Prepared
 
 #: In the order of the table's columns: from what everybody has to what this project adds.
 PEERS: dict[str, Peer] = {
@@ -32,6 +34,9 @@ PEERS: dict[str, Peer] = {
         compiled.PEER,
         compiled.AUTOTUNE,
         compiled.GRAPHS,
+        onnx_runtime.PEER,
+        openvino_runtime.LATENCY,
+        openvino_runtime.THROUGHPUT,
         engine.UINT8,
         engine.PEER,
     )
@@ -41,10 +46,14 @@ PEERS: dict[str, Peer] = {
 #: stock peers (tests/benchmarks/test_peers.py), and no launches stand between them.
 ASKED_FOR = {"cpu": ("timm", "torchvision"), "cuda": ()}
 
-#: Left out of the quick sweep besides: uint8 input is compared with float input by `--full`.
-NOT_QUICK = {"cpu": ("engine-uint8",), "cuda": ()}
+#: Left out of the quick sweep besides: uint8 input is compared with float input by `--full`, and the runtimes
+#: are packages that only `make bench-full` installs.
+NOT_QUICK = {
+    "cpu": ("onnxruntime", "openvino-latency", "openvino-throughput", "engine-uint8"),
+    "cuda": (),
+}
 
-__all__ = ["PEERS", "Peer", "Prepared", "default_peers", "parse_peers"]
+__all__ = ["PEERS", "Peer", "PeerUnavailable", "Prepared", "default_peers", "parse_peers"]
 
 
 def default_peers(device: str, *, quick: bool) -> list[str]:

@@ -17,6 +17,12 @@ KEEP_MEMORY = {
 }
 
 
+class PeerUnavailable(RuntimeError):
+    """Raised by `Peer.prepare` where only trying shows that the peer cannot run this case: it has no kernel
+    for the dtype, say. The message, a sentence, is shown in the place of a time.
+    """
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A peer made ready for one case.
@@ -38,11 +44,11 @@ class Peer:
     Args:
         name: as typed after `--peers`.
         label: as shown in tables and plots.
-        group: "eager", "tuned", "graph", "compiled", "engine" or "engine-uint8"; ratios are against the best
-            of a group.
+        group: "eager", "tuned", "graph", "compiled", "runtime", "engine" or "engine-uint8"; ratios are
+            against the best of a group.
         prepare: (model, images, dtype) -> Prepared. The model is stock PyTorch, float32, in eval mode, and
             the peer's own to change; images are [N, 3, H, W] float32, contiguous, or what `images` says.
-            Both are on the device that is measured.
+            Both are on the device that is measured. Raises `PeerUnavailable`.
         settings: what a reader needs to know to repeat it; stored in the result file.
         environment: variables that its process is started with.
         devices: those that it applies to.

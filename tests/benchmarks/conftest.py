@@ -19,6 +19,8 @@ SECONDS = {
     "eager-tuned": 0.16,
     "graph-nhwc": 0.08,
     "compiled": 0.1,
+    "onnxruntime": 0.125,
+    "openvino-latency": 0.08,
     "engine-uint8": 0.04,
     "engine": 0.05,
 }

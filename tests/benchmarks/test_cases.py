@@ -43,7 +43,10 @@ def test_all_are_those_that_apply_to_the_device():
     on_cpu, on_gpu = parse_peers("all", "cpu"), parse_peers("all", "cuda")
     assert set(on_cpu) | set(on_gpu) == set(PEERS)
     assert {name for name in PEERS if "graph" in name} <= set(on_gpu) - set(on_cpu)
-    assert set(on_cpu) - set(on_gpu) == {"eager-tuned"}
+    runtimes = {"onnxruntime", "openvino-latency", "openvino-throughput"}
+    assert set(on_cpu) - set(on_gpu) == {"eager-tuned", *runtimes}
+    # Packages that `make bench` does not install.
+    assert runtimes <= set(default_peers("cpu", quick=False)) - set(default_peers("cpu", quick=True))
     for device in ("cpu", "cuda"):
         quick, full = default_peers(device, quick=True), default_peers(device, quick=False)
         assert set(quick) <= set(full) <= set(parse_peers("all", device))
