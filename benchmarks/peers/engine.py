@@ -13,7 +13,7 @@ from effnet_fast import native
 def _prepared(engine: effnet_fast.InferenceEngine, images: torch.Tensor) -> Prepared:
     engine.warmup()
     details = {"backends": ", ".join(sorted(set(engine.backends.values()))), "isa": native.cpu_isa()}
-    return Prepared(call=lambda: engine(images), own_bytes=engine.memory.arena_bytes, details=details)
+    return Prepared(call=lambda: engine(images), own_bytes=engine.memory.activation_bytes, details=details)
 
 
 def prepare(model: nn.Module, images: torch.Tensor, dtype: torch.dtype) -> Prepared:

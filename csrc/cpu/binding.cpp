@@ -127,6 +127,35 @@ ExpandDepthwisePacked unpack_pair(const Tensor& packed, int64_t in_channels, int
   return {expand, depthwise};
 }
 
+MBConvPacked unpack_mbconv(const Tensor& packed, int64_t in_channels, int64_t expanded, int64_t out_channels,
+                           int64_t kernel, int64_t squeeze) {
+  check_packed_tensor(packed);
+  int64_t offset = 0;
+  auto next = [&](PackedKind kind, int64_t from, int64_t to, int64_t k, int64_t s) {
+    const PackedHeader* h = block_at(packed, offset, kind, from, to, k, s);
+    offset += h->bytes;
+    return h;
+  };
+  MBConvPacked parts{};
+  // A block begins with its expansion, a matrix, if it has one.
+  const auto* first = static_cast<const PackedHeader*>(packed.data_ptr());
+  if (packed.numel() >= static_cast<int64_t>(sizeof(PackedHeader)) &&
+      first->kind == static_cast<int32_t>(PackedKind::kMatrix)) {
+    parts.expand = next(PackedKind::kMatrix, in_channels, expanded, 1, 0);
+  } else {
+    STD_TORCH_CHECK(in_channels == expanded, "packed has no expansion: x has ", in_channels, " channels, expected ",
+                    expanded);
+  }
+  parts.depthwise = next(PackedKind::kDepthwise, expanded, expanded, kernel, 0);
+  if (squeeze) parts.squeeze_excite = next(PackedKind::kSqueezeExcite, expanded, expanded, 1, squeeze);
+  parts.project = next(PackedKind::kMatrix, expanded, out_channels, 1, 0);
+  STD_TORCH_CHECK(offset == packed.numel() && parts.depthwise->isa == parts.project->isa &&
+                      (!parts.expand || parts.expand->isa == parts.project->isa) &&
+                      (!parts.squeeze_excite || parts.squeeze_excite->isa == parts.project->isa),
+                  "packed holds the weights of another operator");
+  return parts;
+}
+
 void check_same_dtype(const PackedHeader* packed, DType dtype) {
   STD_TORCH_CHECK(packed->dtype == static_cast<int32_t>(dtype), "packed holds weights of another dtype than x's");
 }

@@ -61,6 +61,13 @@ struct ExpandDepthwisePacked {
 };
 ExpandDepthwisePacked unpack_pair(const Tensor& packed, int64_t in_channels, int64_t expanded, int64_t kernel);
 
+// The blocks of weights packed for mbconv, one behind the other; null where there is no such part.
+struct MBConvPacked {
+  const PackedHeader *expand, *depthwise, *squeeze_excite, *project;
+};
+MBConvPacked unpack_mbconv(const Tensor& packed, int64_t in_channels, int64_t expanded, int64_t out_channels,
+                           int64_t kernel, int64_t squeeze);
+
 // The weights of x's dtype: matrices are stored per dtype, so x and weight must agree.
 void check_same_dtype(const PackedHeader* packed, DType dtype);
 

@@ -5,44 +5,94 @@
 // Output rows of one task. Each task converts kernel - stride input rows again, so not too few; batch 1 wants many.
 inline constexpr int64_t kConvRowBlock = 8;
 
-// The channels of one input row, interleaved and normalised, between the zeros of the padding. A 16-bit result
-// wants 16-bit products, so the normalised pixel is rounded to that type first, as a separate pass would.
-template <class Image, class Storage>
-static void gather_row(const ConvArgs& a, const Image* row, float* padded) {
-  const ConvGeometry& g = a.geometry;
-  float* pixels = padded + g.left * g.c;
-  std::fill_n(padded, g.left * g.c, 0.0f);
-  std::fill_n(pixels + g.w * g.c, g.right * g.c, 0.0f);
-  for (int64_t c = 0; c < g.c; c++) {
-    const Image* plane = row + c * a.stride_c;
-    const float mean = a.mean ? a.mean[c] : 0.0f, inverse_std = a.mean ? a.inverse_std[c] : 1.0f;
-    for (int64_t x = 0; x < g.w; x++) {
-      const float value = to_float(plane[x * a.stride_w]);
-      const float normalised = a.mean ? (value * a.unit - mean) * inverse_std : value;
-      pixels[x * g.c + c] = to_float(from_float<Storage>(normalised));
+// Rounded to Storage and back: a 16-bit result wants 16-bit products, as a separate normalisation would have stored.
+template <class Storage>
+static void round_row(float* values, int64_t count) {
+  if constexpr (!std::is_same_v<Storage, float>) {
+    Storage rounded[Vec::kWidth];
+    int64_t i = 0;
+    for (; i + Vec::kWidth <= count; i += Vec::kWidth) {
+      store(rounded, load(values + i));
+      store(values + i, load(rounded));
+    }
+    for (; i < count; i++) values[i] = to_float(from_float<Storage>(values[i]));
+  }
+}
+
+// The channels of one input row, interleaved and normalised. kChannels 0 is any number; with three, which photographs
+// have, the compiler turns these loops into vectors and shuffles.
+template <class Image, int kChannels>
+static void interleave_row(const ConvArgs& a, const Image* row, float* pixels) {
+  const int64_t channels = kChannels ? kChannels : a.geometry.c, width = a.geometry.w;
+  if (kChannels && a.stride_w == 1) {
+    const Image *r = row, *g = row + a.stride_c, *b = row + 2 * a.stride_c;
+    for (int64_t x = 0; x < width; x++) {
+      pixels[3 * x] = to_float(r[x]);
+      pixels[3 * x + 1] = to_float(g[x]);
+      pixels[3 * x + 2] = to_float(b[x]);
+    }
+  } else {
+    for (int64_t x = 0; x < width; x++) {
+      for (int64_t c = 0; c < channels; c++) pixels[x * channels + c] = to_float(row[x * a.stride_w + c * a.stride_c]);
+    }
+  }
+  if (!a.mean) return;
+  const float unit = a.unit;
+  for (int64_t x = 0; x < width; x++) {
+    for (int64_t c = 0; c < channels; c++) {
+      float& value = pixels[x * channels + c];
+      value = (value * unit - a.mean[c]) * a.inverse_std[c];
     }
   }
 }
 
-template <class Image, class Storage>
+// One input row between the zeros of the padding, in the type that is multiplied.
+template <class Image, class Storage, class Element>
+static void gather_row(const ConvArgs& a, const Image* row, Element* padded) {
+  const ConvGeometry& g = a.geometry;
+  Element* pixels = padded + g.left * g.c;
+  std::memset(padded, 0, g.left * g.c * sizeof(Element));
+  std::memset(pixels + g.w * g.c, 0, g.right * g.c * sizeof(Element));
+  if constexpr (std::is_same_v<Image, Element>) {
+    if (!a.mean && a.stride_c == 1 && a.stride_w == g.c && (std::is_same_v<Image, Storage>)) {
+      std::memcpy(pixels, row, g.w * g.c * sizeof(Element));
+      return;
+    }
+  }
+  if constexpr (std::is_same_v<Element, float>) {
+    if (g.c == 3) {
+      interleave_row<Image, 3>(a, row, pixels);
+    } else {
+      interleave_row<Image, 0>(a, row, pixels);
+    }
+    round_row<Storage>(pixels, g.w * g.c);
+  } else {
+    for (int64_t x = 0; x < g.w; x++) {
+      for (int64_t c = 0; c < g.c; c++) {
+        const float value = to_float(row[x * a.stride_w + c * a.stride_c]);
+        pixels[x * g.c + c] = from_float<Element>(a.mean ? (value * a.unit - a.mean[c]) * a.inverse_std[c] : value);
+      }
+    }
+  }
+}
+
+template <class Image, class Storage, class Element>
 static void conv_as(const ConvArgs& a, const Parallel& parallel) {
   const ConvGeometry& g = a.geometry;
   const Panels panels(*a.packed);
-  const int64_t out_h = g.out_h(), out_w = g.out_w(), columns = panels.columns;
-  const int64_t blocks = ceil_div(out_h, kConvRowBlock), tiles = ceil_div(out_w, kTileRows);
-  const int64_t row_floats = (g.left + g.w + g.right) * g.c;
+  const int64_t out_h = g.out_h(), out_w = g.out_w();
+  const int64_t blocks = ceil_div(out_h, kConvRowBlock), row_elements = (g.left + g.w + g.right) * g.c;
   const Image* x = static_cast<const Image*>(a.x);
   const Storage* residual = static_cast<const Storage*>(a.residual);
   Storage* y = static_cast<Storage*>(a.y);
 
   parallel(g.n * blocks, [&](int64_t begin, int64_t end) {
-    const int64_t ring_floats = g.kernel * row_floats;
-    const TapScratch scratch(g.kernel, kTileFloats + ring_floats + row_floats);
-    const float** taps = scratch.taps;
-    float* tile = scratch.floats;
-    float* ring = tile + kTileFloats;
-    float* zeros = ring + ring_floats;
-    std::fill_n(zeros, row_floats, 0.0f);
+    const int64_t piece_bytes = ceil_div(g.kernel * static_cast<int64_t>(sizeof(Piece<Element>)), 64) * 64;
+    char* scratch = static_cast<char*>(thread_scratch(piece_bytes + (g.kernel + 1) * row_elements * sizeof(Element)));
+    Piece<Element>* pieces = reinterpret_cast<Piece<Element>*>(scratch);
+    Element* ring = reinterpret_cast<Element*>(scratch + piece_bytes);
+    Element* zeros = ring + g.kernel * row_elements;
+    std::memset(zeros, 0, row_elements * sizeof(Element));
     for (int64_t item = begin; item < end; item++) {
       const int64_t n = item / blocks, first = item % blocks * kConvRowBlock;
       const int64_t last = std::min(first + kConvRowBlock, out_h);
@@ -51,39 +101,38 @@ static void conv_as(const ConvArgs& a, const Parallel& parallel) {
         const int64_t origin = oy * g.stride - g.top;
         next = std::max(next, origin);
         for (; next < std::min(origin + g.kernel, g.h); next++) {
-          gather_row<Image, Storage>(a, x + n * a.stride_n + next * a.stride_h, ring + next % g.kernel * row_floats);
+          gather_row<Image, Storage>(a, x + n * a.stride_n + next * a.stride_h, ring + next % g.kernel * row_elements);
         }
-        for (int64_t t = 0; t < tiles; t++) {
-          const int64_t ox = t * out_w / tiles;
-          const int width = static_cast<int>((t + 1) * out_w / tiles - ox);
-          for (int64_t ky = 0; ky < g.kernel; ky++) {
-            const int64_t iy = origin + ky;
-            const float* row = iy < 0 || iy >= g.h ? zeros : ring + iy % g.kernel * row_floats;
-            taps[ky] = row + ox * g.stride * g.c;
-          }
-          const Rows<float> operand{taps, g.kernel, g.kernel * g.c, g.stride * g.c};
-          for (int64_t p = 0; p < panels.count; p++) {
-            const int vectors = panels.width_of(p);
-            const int64_t column = panels.first_vector(p) * Vec::kWidth;
-            multiply_for<float>(width, vectors)(operand, panels.weights_of(p), panels.bias + column, tile,
-                                                vectors * Vec::kWidth);
-            const int64_t at = ((n * out_h + oy) * out_w + ox) * columns + column;
-            finish_tile(tile, width, vectors, columns - column, a.activation, y + at,
-                        residual ? residual + at : nullptr, columns);
-          }
+        for (int64_t ky = 0; ky < g.kernel; ky++) {
+          const int64_t iy = origin + ky;
+          pieces[ky] = {iy < 0 || iy >= g.h ? zeros : ring + iy % g.kernel * row_elements, g.kernel * g.c,
+                        g.stride * g.c};
         }
+        const int64_t at = (n * out_h + oy) * out_w * panels.columns;
+        output_rows<Storage, Element>(pieces, g.kernel, 0, out_w, panels, panels.weight, 0, panels.count, a.activation,
+                                      y + at, residual ? residual + at : nullptr);
       }
     }
   });
 }
 
+template <class Image, class Storage>
+static void conv_from(const ConvArgs& a, const Parallel& parallel) {
+#ifdef EFFNET_FAST_HAS_BF16_DOT
+  if constexpr (std::is_same_v<Storage, bfloat16>) {
+    if (a.packed->bf16_pairs) return conv_as<Image, Storage, bfloat16>(a, parallel);
+  }
+#endif
+  conv_as<Image, Storage, float>(a, parallel);
+}
+
 template <class Storage>
 static void conv_to(const ConvArgs& a, const Parallel& parallel) {
   switch (a.image_dtype) {
-    case DType::kFloat32: return conv_as<float, Storage>(a, parallel);
-    case DType::kFloat16: return conv_as<float16, Storage>(a, parallel);
-    case DType::kBFloat16: return conv_as<bfloat16, Storage>(a, parallel);
-    case DType::kUInt8: return conv_as<uint8_t, Storage>(a, parallel);
+    case DType::kFloat32: return conv_from<float, Storage>(a, parallel);
+    case DType::kFloat16: return conv_from<float16, Storage>(a, parallel);
+    case DType::kBFloat16: return conv_from<bfloat16, Storage>(a, parallel);
+    case DType::kUInt8: return conv_from<uint8_t, Storage>(a, parallel);
   }
 }
 

@@ -1,8 +1,9 @@
 // depthwise_conv and depthwise_conv_pool: one k x k filter per channel, activation, and the sums that squeeze-excite
 // needs, in one pass. Included inside an instruction set's namespace.
 //
-// A task takes one image and kChunkChannels channels. Input rows are copied, converted to float32, into a ring of
-// k zero-padded rows that stays in the cache, so that the inner loop has no border, no conversion and a short stride.
+// A task takes one image and kChunkVectors vectors of channels. Input rows are copied, converted to float32, into a
+// ring of k zero-padded rows that stays in the cache, so that the inner loop has no border, no conversion and a short
+// stride. expand_depthwise.h and mbconv.h fill the same ring with matrix products.
 #pragma once
 
 inline constexpr int64_t kChunkVectors = 48 / Vec::kWidth;  // 48 divides the width of every expansion by six
@@ -15,193 +16,260 @@ struct Chunks {
       : panels(ceil_div(channels, Vec::kWidth)), count(ceil_div(panels.count * kPanelVectors, kChunkVectors)) {}
   int64_t first_panel(int64_t chunk) const { return chunk * panels.count / count; }
   int64_t first_vector(int64_t chunk) const { return panels.first_vector(first_panel(chunk)); }
+  int64_t first_channel(int64_t chunk) const { return first_vector(chunk) * Vec::kWidth; }
+  int64_t width(int64_t chunk) const { return first_channel(chunk + 1) - first_channel(chunk); }
+  int64_t padded_channels() const { return panels.vectors * Vec::kWidth; }
 };
 
 struct DepthwiseRow {
-  const float* const* taps;    // the ring row under each kernel row
+  const float* const* taps;    // the ring row under each kernel row, at the first vector
   int64_t first_tap, end_tap;  // kernel rows that lie inside the image
   int64_t kernel, stride;
   int64_t pixel_floats;  // of a ring row
-  const float* weight;   // [kernel * kernel][W]
-  Vec bias;
-  int64_t out_w;
-  int64_t channels;  // of y: distance of two pixels
-  int lanes;         // channels of this vector that exist
+  const float* weight;   // [vectors][kernel * kernel][W]
+  const float* bias;     // [vectors][W]
+  int64_t vectors;
+  int64_t y_stride;  // distance of two pixels of y
+  int64_t channels;  // of y that exist from the first vector on; the last vector may have more
   Activation activation;
 };
 
-// One output row of one vector of channels, kTile pixels at a time; returns the sum of the activated float32 values.
-// kKernel 0 is any kernel and any stride.
-template <class Storage, int kKernel, int kStride, int kTile>
-static Vec depthwise_row(const DepthwiseRow& r, Storage* y) {
+// Output pixels [begin, end) of one row, kTile at a time, of every vector; the activated float32 values are added to
+// sums[vectors]. kKernel 0 is any kernel and any stride. Precision: the type that the activation is as exact as.
+template <class Storage, class Precision, int kKernel, int kStride, int kTile>
+static void depthwise_row(const DepthwiseRow& r, int64_t begin, int64_t end, Storage* y, Vec* sums) {
   const int64_t kernel = kKernel ? kKernel : r.kernel, stride = kKernel ? kStride : r.stride;
-  Vec total = set1(0.0f);
-  for (int64_t ox = 0; ox < r.out_w; ox += kTile) {
-    Vec out[kTile];
+  for (int64_t v = 0; v < r.vectors; v++) {
+    const int64_t channel = v * Vec::kWidth;
+    const float* filter = r.weight + v * kernel * kernel * Vec::kWidth;
+    const Vec bias = load(r.bias + channel);
+    const int lanes = static_cast<int>(std::min<int64_t>(Vec::kWidth, r.channels - channel));
+    Vec total = sums[v];
+    for (int64_t ox = begin; ox < end; ox += kTile) {
+      Vec out[kTile];
+#pragma GCC unroll 16
+      for (int i = 0; i < kTile; i++) out[i] = bias;
+      for (int64_t ky = r.first_tap; ky < r.end_tap; ky++) {
+        const float* x = r.taps[ky] + channel + ox * stride * r.pixel_floats;
+        const float* weight = filter + ky * kernel * Vec::kWidth;
+        if constexpr (kKernel != 0) {
+          Vec w[kKernel];
 #pragma GCC unroll 8
-    for (int i = 0; i < kTile; i++) out[i] = r.bias;
-    for (int64_t ky = r.first_tap; ky < r.end_tap; ky++) {
-      const float* x = r.taps[ky] + ox * stride * r.pixel_floats;
-      const float* weight = r.weight + ky * kernel * Vec::kWidth;
-      if constexpr (kKernel != 0) {
-        Vec w[kKernel];
+          for (int kx = 0; kx < kKernel; kx++) w[kx] = load(weight + kx * Vec::kWidth);
+          // Each input pixel is loaded once and feeds every output that it lies under.
+#pragma GCC unroll 64
+          for (int ix = 0; ix < (kTile - 1) * kStride + kKernel; ix++) {
+            const Vec pixel = load(x + ix * r.pixel_floats);
 #pragma GCC unroll 8
-        for (int kx = 0; kx < kKernel; kx++) w[kx] = load(weight + kx * Vec::kWidth);
-        // Each input pixel is loaded once and feeds every output that it lies under.
-#pragma GCC unroll 32
-        for (int ix = 0; ix < (kTile - 1) * kStride + kKernel; ix++) {
-          const Vec v = load(x + ix * r.pixel_floats);
-#pragma GCC unroll 8
-          for (int kx = 0; kx < kKernel; kx++) {
-            const int i = ix - kx;
-            if (i >= 0 && i % kStride == 0 && i / kStride < kTile) out[i / kStride] = fma(v, w[kx], out[i / kStride]);
+            for (int kx = 0; kx < kKernel; kx++) {
+              const int i = ix - kx;
+              if (i >= 0 && i % kStride == 0 && i / kStride < kTile)
+                out[i / kStride] = fma(pixel, w[kx], out[i / kStride]);
+            }
+          }
+        } else {
+          for (int64_t kx = 0; kx < kernel; kx++) {
+            const Vec w = load(weight + kx * Vec::kWidth);
+#pragma GCC unroll 16
+            for (int i = 0; i < kTile; i++) out[i] = fma(load(x + (i * stride + kx) * r.pixel_floats), w, out[i]);
           }
         }
-      } else {
-        for (int64_t kx = 0; kx < kernel; kx++) {
-          const Vec w = load(weight + kx * Vec::kWidth);
-#pragma GCC unroll 8
-          for (int i = 0; i < kTile; i++) out[i] = fma(load(x + (i * stride + kx) * r.pixel_floats), w, out[i]);
+      }
+      with_activation(r.activation, [&]<Activation kActivation>() {
+#pragma GCC unroll 16
+        for (int i = 0; i < kTile; i++) out[i] = activate<kActivation, Precision>(out[i]);
+      });
+      Storage* to = y + ox * r.y_stride + channel;
+      if (end - ox >= kTile && lanes == Vec::kWidth) {
+#pragma GCC unroll 16
+        for (int i = 0; i < kTile; i++) {
+          total = add(total, out[i]);
+          store(to + i * r.y_stride, out[i]);
+        }
+      } else {  // the last tile reaches into the padding, or the last vector beyond the channels
+#pragma GCC unroll 16
+        for (int i = 0; i < kTile; i++) {
+          if (i >= end - ox) break;
+          total = add(total, out[i]);
+          store_n(to + i * r.y_stride, out[i], lanes);
         }
       }
     }
-    const int64_t valid = std::min<int64_t>(kTile, r.out_w - ox);  // the last tile may reach into the padding
-    with_activation(r.activation, [&]<Activation kActivation>() {
-#pragma GCC unroll 8
-      for (int i = 0; i < kTile; i++) {
-        if (i < valid) {
-          const Vec v = activate<kActivation, Storage>(out[i]);
-          total = add(total, v);
-          Storage* to = y + (ox + i) * r.channels;
-          if (r.lanes == Vec::kWidth) {
-            store(to, v);
-          } else {
-            store_n(to, v, r.lanes);
-          }
-        }
+    sums[v] = total;
+  }
+}
+
+template <class Storage>
+using DepthwiseRowKernel = void (*)(const DepthwiseRow&, int64_t begin, int64_t end, Storage* y, Vec* sums);
+
+// Widths of tiles, widest first. With 32 registers 14 accumulators hide the latency of the multiply-add and load each
+// weight half as often as 7 do: 77 GMAC/s of a Zen 5 core against 53 for 5 x 5. 14 divides the rows of 224 pixel
+// images, 12 those of 380 (rounded up by a pixel at most).
+inline constexpr int kWideTiles[] = {14, 12, 7, 4};
+inline constexpr int kNarrowTiles[] = {8, 7, 4, 4};
+inline constexpr const int (&kDepthwiseTiles)[4] = Vec::kWidth == 16 ? kWideTiles : kNarrowTiles;
+
+// A row as some whole tiles and a rest in one smaller tile: the split that computes the fewest pixels, of equal ones
+// that with the widest tiles.
+struct RowSplit {
+  int tile, rest_tile;  // 0: no rest
+  int64_t whole;        // pixels in whole tiles
+  int64_t computed;     // as far as tiles reach
+  explicit RowSplit(int64_t width) : tile(0), rest_tile(0), whole(0), computed(0) {
+    for (int candidate : kDepthwiseTiles) {
+      const int64_t in_tiles = width / candidate * candidate;
+      int smallest = 0;
+      for (int rest : kDepthwiseTiles) {
+        if (rest >= width - in_tiles && width > in_tiles) smallest = rest;
       }
-    });
+      if (width > in_tiles && !smallest) continue;
+      if (!computed || in_tiles + smallest < computed) {
+        tile = candidate, rest_tile = smallest, whole = in_tiles, computed = in_tiles + smallest;
+      }
+    }
   }
-  return total;
-}
+};
 
-template <class Storage>
-using DepthwiseRowKernel = Vec (*)(const DepthwiseRow&, Storage*);
-
-template <class Storage, int kKernel, int kStride>
+template <class Storage, class Precision, int kKernel, int kStride>
 static DepthwiseRowKernel<Storage> depthwise_row_of_tile(int tile) {
-  if (tile == 8) return depthwise_row<Storage, kKernel, kStride, 8>;
-  if (tile == 7) return depthwise_row<Storage, kKernel, kStride, 7>;
-  return depthwise_row<Storage, kKernel, kStride, 4>;
+  if (tile == kDepthwiseTiles[0]) return depthwise_row<Storage, Precision, kKernel, kStride, kDepthwiseTiles[0]>;
+  if (tile == kDepthwiseTiles[1]) return depthwise_row<Storage, Precision, kKernel, kStride, kDepthwiseTiles[1]>;
+  if (tile == kDepthwiseTiles[2]) return depthwise_row<Storage, Precision, kKernel, kStride, kDepthwiseTiles[2]>;
+  return depthwise_row<Storage, Precision, kKernel, kStride, 4>;
 }
 
-template <class Storage>
+template <class Storage, class Precision>
 static DepthwiseRowKernel<Storage> depthwise_row_for(int64_t kernel, int64_t stride, int tile) {
-  if (kernel == 3 && stride == 1) return depthwise_row_of_tile<Storage, 3, 1>(tile);
-  if (kernel == 3 && stride == 2) return depthwise_row_of_tile<Storage, 3, 2>(tile);
-  if (kernel == 5 && stride == 1) return depthwise_row_of_tile<Storage, 5, 1>(tile);
-  if (kernel == 5 && stride == 2) return depthwise_row_of_tile<Storage, 5, 2>(tile);
-  if (kernel == 7 && stride == 1) return depthwise_row_of_tile<Storage, 7, 1>(tile);
-  if (kernel == 7 && stride == 2) return depthwise_row_of_tile<Storage, 7, 2>(tile);
-  return depthwise_row<Storage, 0, 1, 4>;
+  if (kernel == 3 && stride == 1) return depthwise_row_of_tile<Storage, Precision, 3, 1>(tile);
+  if (kernel == 3 && stride == 2) return depthwise_row_of_tile<Storage, Precision, 3, 2>(tile);
+  if (kernel == 5 && stride == 1) return depthwise_row_of_tile<Storage, Precision, 5, 1>(tile);
+  if (kernel == 5 && stride == 2) return depthwise_row_of_tile<Storage, Precision, 5, 2>(tile);
+  if (kernel == 7 && stride == 1) return depthwise_row_of_tile<Storage, Precision, 7, 1>(tile);
+  if (kernel == 7 && stride == 2) return depthwise_row_of_tile<Storage, Precision, 7, 2>(tile);
+  return depthwise_row_of_tile<Storage, Precision, 0, 1>(tile);
 }
 
-// The tile that computes the fewest pixels beyond the row: 8 for 8, 16, 19 -> 24; 7 for 7, 14, 28; 4 for 1 to 4.
-static int depthwise_tile(int64_t out_w) {
-  int best = 8;
-  for (int tile : {7, 4}) {
-    if (ceil_div(out_w, tile) * tile < ceil_div(out_w, best) * best) best = tile;
+// The ring of one thread, and a depthwise convolution over it, a chunk of channels at a time.
+template <class Storage, class Precision>
+struct RingConv {
+  const ConvGeometry& g;
+  const Chunks chunks;
+  const RowSplit split;
+  const float *weight, *bias;
+  const Activation activation;
+  const int64_t ring_w;  // pixels of a ring row: padding, and as far as the last tile reads
+  const int64_t ring_floats;
+  const DepthwiseRowKernel<Storage> whole_tiles, rest_tile;
+
+  RingConv(const ConvGeometry& g, const PackedHeader& packed, Activation activation)
+      : g(g),
+        chunks(g.c),
+        split(g.out_w()),
+        weight(section<float>(packed, packed.weight)),
+        bias(section<float>(packed, packed.bias)),
+        activation(activation),
+        ring_w(std::max(g.left + g.w + g.right, (split.computed - 1) * g.stride + g.kernel)),
+        ring_floats(g.kernel * ring_w * kChunkVectors * Vec::kWidth),
+        whole_tiles(depthwise_row_for<Storage, Precision>(g.kernel, g.stride, split.tile)),
+        rest_tile(depthwise_row_for<Storage, Precision>(g.kernel, g.stride, split.rest_tile)) {}
+
+  // Output rows of the pool tiles [first_block, last_block) of `chunk`.
+  //   fill(iy, pixels)    writes the float32 values of input row iy, [w][channels of the chunk], to `pixels`
+  //   y                   channel 0 of the chunk of output pixel (0, 0); pixels lie `y_stride` apart, and `channels`
+  //                       from there on exist
+  //   done(block, sums)   takes the sums of a row of pool tiles, a vector for each of the chunk's
+  template <class Fill, class Done>
+  void run(int64_t chunk, int64_t first_block, int64_t last_block, const TapScratch& scratch, Storage* y,
+           int64_t y_stride, int64_t channels, const Fill& fill, const Done& done) const {
+    const int64_t out_h = g.out_h(), out_w = g.out_w();
+    const int64_t pixel_floats = chunks.width(chunk), row_floats = ring_w * pixel_floats;
+    const int64_t first_vector = chunks.first_vector(chunk);
+    float* ring = scratch.floats;
+    for (int64_t r = 0; r < g.kernel; r++) {
+      float* row = ring + r * row_floats;
+      std::fill_n(row, g.left * pixel_floats, 0.0f);
+      std::fill_n(row + (g.left + g.w) * pixel_floats, (ring_w - g.left - g.w) * pixel_floats, 0.0f);
+    }
+    DepthwiseRow row{scratch.taps, 0, 0, g.kernel, g.stride, pixel_floats,
+                     weight + first_vector * g.kernel * g.kernel * Vec::kWidth, bias + first_vector * Vec::kWidth,
+                     pixel_floats / Vec::kWidth, y_stride, channels, activation};
+    int64_t next = 0;  // input row to be filled in
+    for (int64_t block = first_block; block < last_block; block++) {
+      Vec sums[kChunkVectors];
+      for (int64_t v = 0; v < row.vectors; v++) sums[v] = set1(0.0f);
+      for (int64_t oy = block * kPoolTile; oy < std::min((block + 1) * kPoolTile, out_h); oy++) {
+        const int64_t origin = oy * g.stride - g.top;
+        next = std::max(next, origin);
+        for (; next < std::min(origin + g.kernel, g.h); next++) {
+          fill(next, ring + next % g.kernel * row_floats + g.left * pixel_floats);
+        }
+        row.first_tap = std::max<int64_t>(-origin, 0);
+        row.end_tap = std::min(g.kernel, g.h - origin);
+        for (int64_t ky = row.first_tap; ky < row.end_tap; ky++) {
+          scratch.taps[ky] = ring + (origin + ky) % g.kernel * row_floats;
+        }
+        Storage* to = y + oy * out_w * y_stride;
+        if (split.whole) whole_tiles(row, 0, split.whole, to, sums);
+        if (split.rest_tile) rest_tile(row, split.whole, out_w, to, sums);
+      }
+      done(block, sums);
+    }
   }
-  return best;
-}
+};
 
-// The depthwise convolution over a ring that `fill` supplies: fill(n, iy, chunk, pixels, scratch) writes the float32
-// values of input row iy, [w][channels of the chunk], to `pixels`; `scratch` has `scratch_floats` floats for its own
-// use. `images_outermost` is the order of the tasks: neighbours share an image, or the weights of a chunk.
+// The float32 sums of a bfloat16 map are results too, so its activation is as exact as float16's.
+template <class Storage>
+using SumPrecision = std::conditional_t<std::is_same_v<Storage, bfloat16>, float16, Storage>;
+
+// The convolution of whole images in NHWC over a ring that `fill` supplies: fill(n, iy, chunk, pixels, scratch);
+// `scratch` has `scratch_floats` floats for its own use. `images_outermost` is the order of the tasks: neighbours share
+// an image, or the weights of a chunk.
 template <class Storage, class Fill>
 static void depthwise_over_ring(const DepthwiseConvArgs& a, const Parallel& parallel, bool images_outermost,
                                 int64_t scratch_floats, const Fill& fill) {
   const ConvGeometry& g = a.geometry;
-  const float* weight = section<float>(*a.packed, a.packed->weight);
-  const float* bias = section<float>(*a.packed, a.packed->bias);
-  const int64_t out_h = g.out_h(), out_w = g.out_w(), taps_per_channel = g.kernel * g.kernel;
-  const Chunks chunks(g.c);
+  const RingConv<Storage, SumPrecision<Storage>> conv(g, *a.packed, a.activation);
+  const Chunks& chunks = conv.chunks;
   const int64_t blocks = g.pool_rows();  // a task's rows: whole pool tiles, so that the sums do not depend on the split
-  const bool special = (g.kernel == 3 || g.kernel == 5 || g.kernel == 7) && (g.stride == 1 || g.stride == 2);
-  const int tile = special ? depthwise_tile(out_w) : 4;
-  const auto row_kernel = depthwise_row_for<Storage>(g.kernel, g.stride, tile);
-  // The last tile reads as far as its last pixel's last tap.
-  const int64_t reach = (ceil_div(out_w, tile) * tile - 1) * g.stride + g.kernel;
-  const int64_t ring_w = std::max(g.left + g.w + g.right, reach);
   Storage* y = static_cast<Storage*>(a.y);
 
   parallel(g.n * chunks.count * blocks, [&](int64_t begin, int64_t end) {
-    const int64_t ring_floats = g.kernel * ring_w * kChunkVectors * Vec::kWidth;
-    const TapScratch scratch(g.kernel, ring_floats + scratch_floats);
-    const float** taps = scratch.taps;
-    float* ring = scratch.floats;
+    const TapScratch scratch(g.kernel, conv.ring_floats + scratch_floats);
     for (int64_t item = begin; item < end;) {
       const int64_t first_block = item % blocks, last_block = std::min(first_block + end - item, blocks);
       const int64_t pair = item / blocks;
       const int64_t chunk = images_outermost ? pair % chunks.count : pair / g.n;
       const int64_t n = images_outermost ? pair / chunks.count : pair % g.n;
+      const int64_t first_channel = chunks.first_channel(chunk);
       item += last_block - first_block;
-
-      const int64_t first_vector = chunks.first_vector(chunk);
-      const int64_t chunk_vectors = chunks.first_vector(chunk + 1) - first_vector;
-      const int64_t first_channel = first_vector * Vec::kWidth;
-      const int64_t pixel_floats = chunk_vectors * Vec::kWidth, row_floats = ring_w * pixel_floats;
-      for (int64_t r = 0; r < g.kernel; r++) {
-        float* row = ring + r * row_floats;
-        std::fill_n(row, g.left * pixel_floats, 0.0f);
-        std::fill_n(row + (g.left + g.w) * pixel_floats, (ring_w - g.left - g.w) * pixel_floats, 0.0f);
-      }
-
-      int64_t next = 0;  // input row to be filled in
-      for (int64_t block = first_block; block < last_block; block++) {
-        Vec sums[kChunkVectors];
-        for (int64_t v = 0; v < chunk_vectors; v++) sums[v] = set1(0.0f);
-        for (int64_t oy = block * kPoolTile; oy < std::min((block + 1) * kPoolTile, out_h); oy++) {
-          const int64_t origin = oy * g.stride - g.top;
-          next = std::max(next, origin);
-          for (; next < std::min(origin + g.kernel, g.h); next++) {
-            fill(n, next, chunk, ring + next % g.kernel * row_floats + g.left * pixel_floats, ring + ring_floats);
-          }
-          DepthwiseRow r{taps,
-                         std::max<int64_t>(-origin, 0),
-                         std::min(g.kernel, g.h - origin),
-                         g.kernel,
-                         g.stride,
-                         pixel_floats,
-                         nullptr,
-                         set1(0.0f),
-                         out_w,
-                         g.c,
-                         Vec::kWidth,
-                         a.activation};
-          for (int64_t v = 0; v < chunk_vectors; v++) {
-            const int64_t vector = first_vector + v, channel = vector * Vec::kWidth;
-            for (int64_t ky = r.first_tap; ky < r.end_tap; ky++) {
-              taps[ky] = ring + (origin + ky) % g.kernel * row_floats + v * Vec::kWidth;
+      conv.run(
+          chunk, first_block, last_block, scratch, y + n * g.out_h() * g.out_w() * g.c + first_channel, g.c,
+          g.c - first_channel,
+          [&](int64_t iy, float* pixels) { fill(n, iy, chunk, pixels, scratch.floats + conv.ring_floats); },
+          [&](int64_t block, const Vec* sums) {
+            if (!a.sums) return;
+            // One sum for the whole row of pool tiles, in its first tile; the others are zero.
+            for (int64_t col = 0; col < g.pool_cols(); col++) {
+              float* to = a.sums + ((n * g.pool_rows() + block) * g.pool_cols() + col) * g.c + first_channel;
+              for (int64_t c = 0; c < chunks.width(chunk); c += Vec::kWidth) {
+                const int lanes = static_cast<int>(std::min<int64_t>(Vec::kWidth, g.c - first_channel - c));
+                store_n(to + c, col == 0 ? sums[c / Vec::kWidth] : set1(0.0f), lanes);
+              }
             }
-            r.weight = weight + vector * taps_per_channel * Vec::kWidth;
-            r.bias = load(bias + channel);
-            r.lanes = static_cast<int>(std::min<int64_t>(Vec::kWidth, g.c - channel));
-            sums[v] = add(sums[v], row_kernel(r, y + ((n * out_h + oy) * out_w) * g.c + channel));
-          }
-        }
-        if (!a.sums) continue;
-        // One sum for the whole row of pool tiles, in its first tile; the others are zero.
-        for (int64_t col = 0; col < g.pool_cols(); col++) {
-          float* to = a.sums + ((n * g.pool_rows() + block) * g.pool_cols() + col) * g.c + first_channel;
-          for (int64_t v = 0; v < chunk_vectors; v++) {
-            const int lanes = static_cast<int>(std::min<int64_t>(Vec::kWidth, g.c - first_channel - v * Vec::kWidth));
-            store_n(to + v * Vec::kWidth, col == 0 ? sums[v] : set1(0.0f), lanes);
-          }
-        }
-      }
+          });
     }
   });
+}
+
+// Fills `width` ring pixels of `pixel_floats` channels with the `channels` that exist of x's, `x_stride` apart.
+template <class Storage>
+static void copy_to_ring(const Storage* x, int64_t x_stride, int64_t width, int64_t channels, int64_t pixel_floats,
+                         float* pixels) {
+  for (int64_t ix = 0; ix < width; ix++, x += x_stride, pixels += pixel_floats) {
+    int64_t c = 0;
+    for (; c + Vec::kWidth <= channels; c += Vec::kWidth) store(pixels + c, load(x + c));
+    if (c < channels) store(pixels + c, load_n(x + c, static_cast<int>(channels - c)));
+  }
 }
 
 template <class Storage>
@@ -211,15 +279,9 @@ static void depthwise_conv_as(const DepthwiseConvArgs& a, const Parallel& parall
   const Storage* x = static_cast<const Storage*>(a.x);
   depthwise_over_ring<Storage>(
       a, parallel, /*images_outermost=*/true, 0, [&](int64_t n, int64_t iy, int64_t chunk, float* pixels, float*) {
-        const int64_t first_channel = chunks.first_vector(chunk) * Vec::kWidth;
-        const int64_t pixel_floats = chunks.first_vector(chunk + 1) * Vec::kWidth - first_channel;
-        const int64_t channels = std::min(g.c - first_channel, pixel_floats);
-        const Storage* row = x + (n * g.h + iy) * g.w * g.c + first_channel;
-        for (int64_t ix = 0; ix < g.w; ix++, row += g.c, pixels += pixel_floats) {
-          int64_t c = 0;
-          for (; c + Vec::kWidth <= channels; c += Vec::kWidth) store(pixels + c, load(row + c));
-          if (c < channels) store(pixels + c, load_n(row + c, static_cast<int>(channels - c)));
-        }
+        const int64_t first_channel = chunks.first_channel(chunk), pixel_floats = chunks.width(chunk);
+        copy_to_ring(x + (n * g.h + iy) * g.w * g.c + first_channel, g.c, g.w,
+                     std::min(g.c - first_channel, pixel_floats), pixel_floats, pixels);
       });
 }
 

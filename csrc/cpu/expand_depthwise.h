@@ -17,56 +17,75 @@ static void activate_ring(float* pixels, int rows, int vectors, int64_t pixel_fl
   });
 }
 
+// Floats of scratch that expand_row needs.
+static int64_t expand_scratch(int64_t depth) { return kTileRows * depth + Vec::kWidth; }
+
 template <class Storage, class Element>
+static void expand_row_as(const PackedHeader& packed, Activation activation, const Storage* x, int64_t width,
+                          const Chunks& chunks, int64_t chunk, float* scratch, float* pixels) {
+  const Panels panels(packed);
+  const int64_t depth = packed.in_channels, tiles = ceil_div(width, kTileRows);
+  const int64_t origin = chunks.first_vector(chunk), pixel_floats = chunks.width(chunk);
+  // The family's own activations are applied in the registers; the others go over the ring once more.
+  const bool silu = activation == Activation::kSilu, relu6 = activation == Activation::kRelu6;
+  Element* prepared = reinterpret_cast<Element*>(scratch);
+  for (int64_t t = 0; t < tiles; t++) {
+    const int64_t first = t * width / tiles;
+    const int height = static_cast<int>((t + 1) * width / tiles - first);
+    const Storage* rows = x + first * depth;
+    const Element* left = reinterpret_cast<const Element*>(rows);
+    if constexpr (!std::is_same_v<Storage, Element>) {
+      for (int i = 0; i < height; i++) prepare_row(rows + i * depth, nullptr, depth, prepared + i * depth);
+      left = prepared;
+    }
+    const Rows<Element> operand{&left, 1, depth, depth};
+    for (int64_t p = chunks.first_panel(chunk); p < chunks.first_panel(chunk + 1); p++) {
+      const int vectors = panels.width_of(p);
+      const int64_t vector = panels.first_vector(p);
+      float* to = pixels + first * pixel_floats + (vector - origin) * Vec::kWidth;
+      const auto multiply = silu    ? multiply_for<Element, Activation::kSilu>(height, vectors)
+                            : relu6 ? multiply_for<Element, Activation::kRelu6>(height, vectors)
+                                    : multiply_for<Element>(height, vectors);
+      multiply(operand, panels.weights_of(p), panels.bias + vector * Vec::kWidth, to, pixel_floats);
+      if (!silu && !relu6) activate_ring(to, height, vectors, pixel_floats, activation);
+    }
+  }
+}
+
+// The expanded and activated channels of `chunk` of one input row: x [width][C] -> pixels [width][width of the chunk].
+template <class Storage>
+static void expand_row(const PackedHeader& packed, Activation activation, const Storage* x, int64_t width,
+                       const Chunks& chunks, int64_t chunk, float* scratch, float* pixels) {
+#ifdef EFFNET_FAST_HAS_BF16_DOT
+  if constexpr (std::is_same_v<Storage, bfloat16>) {
+    if (packed.bf16_pairs) {
+      return expand_row_as<Storage, bfloat16>(packed, activation, x, width, chunks, chunk, scratch, pixels);
+    }
+  }
+#endif
+  expand_row_as<Storage, float>(packed, activation, x, width, chunks, chunk, scratch, pixels);
+}
+
+template <class Storage>
 static void expand_depthwise_as(const ExpandDepthwiseArgs& a, const Parallel& parallel) {
   const ConvGeometry& g = a.depthwise.geometry;
-  const Panels panels(*a.expand);
   const Chunks chunks(g.c);
-  const int64_t depth = a.expand->in_channels, tiles = ceil_div(g.w, kTileRows);
+  const int64_t depth = a.expand->in_channels;
   const Storage* x = static_cast<const Storage*>(a.x);
   // Few weights stay in the cache while an image's chunks are walked; many are better kept over several images.
-  const bool images_outermost = panels.bytes() <= kPanelGroupBytes;
-  const bool silu = a.expand_activation == Activation::kSilu;
-
-  depthwise_over_ring<Storage>(
-      a.depthwise, parallel, images_outermost, kTileRows * depth,
-      [&](int64_t n, int64_t iy, int64_t chunk, float* pixels, float* scratch) {
-        const int64_t origin = chunks.first_vector(chunk);
-        const int64_t pixel_floats = (chunks.first_vector(chunk + 1) - origin) * Vec::kWidth;
-        Element* prepared = reinterpret_cast<Element*>(scratch);
-        for (int64_t t = 0; t < tiles; t++) {
-          const int64_t first = t * g.w / tiles;
-          const int height = static_cast<int>((t + 1) * g.w / tiles - first);
-          const Storage* rows = x + ((n * g.h + iy) * g.w + first) * depth;
-          const Element* left = reinterpret_cast<const Element*>(rows);
-          if constexpr (!std::is_same_v<Storage, Element>) {
-            for (int i = 0; i < height; i++) prepare_row(rows + i * depth, nullptr, depth, prepared + i * depth);
-            left = prepared;
-          }
-          const Rows<Element> operand{&left, 1, depth, depth};
-          for (int64_t p = chunks.first_panel(chunk); p < chunks.first_panel(chunk + 1); p++) {
-            const int vectors = panels.width_of(p);
-            const int64_t vector = panels.first_vector(p);
-            float* to = pixels + first * pixel_floats + (vector - origin) * Vec::kWidth;
-            // SiLU, the family's own, is applied in the registers; the cheap activations go over the ring once more.
-            const auto multiply = silu ? multiply_for<Element, Activation::kSilu>(height, vectors)
-                                       : multiply_for<Element>(height, vectors);
-            multiply(operand, panels.weights_of(p), panels.bias + vector * Vec::kWidth, to, pixel_floats);
-            if (!silu) activate_ring(to, height, vectors, pixel_floats, a.expand_activation);
-          }
-        }
-      });
+  const bool images_outermost = Panels(*a.expand).bytes() <= kPanelGroupBytes;
+  depthwise_over_ring<Storage>(a.depthwise, parallel, images_outermost, expand_scratch(depth),
+                               [&](int64_t n, int64_t iy, int64_t chunk, float* pixels, float* scratch) {
+                                 expand_row(*a.expand, a.expand_activation, x + (n * g.h + iy) * g.w * depth, g.w,
+                                            chunks, chunk, scratch, pixels);
+                               });
 }
 
 static void expand_depthwise(const ExpandDepthwiseArgs& a, const Parallel& parallel) {
   switch (a.depthwise.dtype) {
-    case DType::kFloat32: return expand_depthwise_as<float, float>(a, parallel);
-    case DType::kFloat16: return expand_depthwise_as<float16, float>(a, parallel);
-    case DType::kBFloat16:
-#ifdef EFFNET_FAST_HAS_BF16_DOT
-      if (a.expand->bf16_pairs) return expand_depthwise_as<bfloat16, bfloat16>(a, parallel);
-#endif
-      return expand_depthwise_as<bfloat16, float>(a, parallel);
+    case DType::kFloat32: return expand_depthwise_as<float>(a, parallel);
+    case DType::kFloat16: return expand_depthwise_as<float16>(a, parallel);
+    case DType::kBFloat16: return expand_depthwise_as<bfloat16>(a, parallel);
     case DType::kUInt8: return;
   }
 }

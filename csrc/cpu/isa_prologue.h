@@ -11,6 +11,7 @@
 #endif
 
 #include "kernels.h"
+#include "mbconv_shape.h"
 #include "scratch.h"
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))

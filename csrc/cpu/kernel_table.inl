@@ -3,14 +3,17 @@
 
 #include "math.h"
 #include "matrix.h"
+#include "output_tile.h"
 #include "pointwise_conv.h"
 #include "head_pool.h"
 #include "conv.h"
 #include "depthwise_conv.h"
 #include "expand_depthwise.h"
 #include "squeeze_excite_gate.h"
+#include "mbconv.h"
+#include "peak.h"
 
 static const KernelTable kTable = {
     EFFNET_FAST_ISA_NAME, Vec::kWidth,      kPanelVectors,       kHasBf16Pairs, pointwise_conv, head_pool, conv,
-    depthwise_conv,       expand_depthwise, squeeze_excite_gate,
+    depthwise_conv,       expand_depthwise, squeeze_excite_gate, mbconv,      peak,
 };

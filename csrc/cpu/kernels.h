@@ -88,6 +88,24 @@ struct SqueezeExciteArgs {
   Gate gate;
 };
 
+struct MBConvArgs {
+  ConvGeometry geometry;  // of the depthwise convolution: h and w of x, c the expanded channels
+  int64_t in_channels;    // of x
+  DType dtype;            // of x and y
+  const void* x;          // [n, h, w, in_channels]
+  const PackedHeader* expand;  // null: x is filtered itself, in_channels = geometry.c
+  const PackedHeader* depthwise;
+  const PackedHeader* squeeze_excite;  // or null
+  const PackedHeader* project;
+  void* y;  // [n, out_h, out_w, project->out_channels]
+  Activation activation, se_activation;
+  Gate gate;
+  bool residual;  // add x to y, which is as large
+};
+
+// What `peak` repeats: multiply-adds of float32, of bfloat16 pairs, or SiLU.
+enum class Peak : int32_t { kFma, kDot, kSilu };
+
 struct KernelTable {
   const char* name;
   int width;        // float32 lanes of a vector
@@ -99,6 +117,8 @@ struct KernelTable {
   void (*depthwise_conv)(const DepthwiseConvArgs&, const Parallel&);
   void (*expand_depthwise)(const ExpandDepthwiseArgs&, const Parallel&);
   void (*squeeze_excite_gate)(const SqueezeExciteArgs&, const Parallel&);
+  void (*mbconv)(const MBConvArgs&, const Parallel&);
+  int64_t (*peak)(Peak kind, int64_t iterations);
 };
 
 // Best first. "portable" is the compiler's vectors at the baseline of the platform.

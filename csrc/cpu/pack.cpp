@@ -78,8 +78,8 @@ PackedHeader packed_layout(const PackRequest& r) {
   h.out_channels = static_cast<int32_t>(r.out_channels);
   h.kernel = static_cast<int32_t>(r.kernel);
   h.squeeze = static_cast<int32_t>(r.squeeze);
-  // An odd K has no pairing, and a k x k convolution multiplies float32 rows.
-  h.bf16_pairs = r.kind == PackedKind::kMatrix && kernels.bf16_pairs && r.weight.dtype == DType::kBFloat16 &&
+  // An odd number of channels has no pairing: a pair would reach from one pixel into the next.
+  h.bf16_pairs = is_conv(r.kind) && kernels.bf16_pairs && r.weight.dtype == DType::kBFloat16 &&
                  r.in_channels % 2 == 0;
   int64_t end = sizeof(PackedHeader);
   auto place = [&](int64_t floats) {

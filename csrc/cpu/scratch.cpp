@@ -15,8 +15,9 @@ struct Block {
 
 }  // namespace
 
-void* thread_scratch(size_t bytes) {
-  thread_local Block block;
+void* thread_scratch(size_t bytes, ScratchSlot slot) {
+  thread_local Block blocks[2];
+  Block& block = blocks[slot];
   if (bytes > block.bytes) {
     ::operator delete(block.data, kAlignment);
     block.data = nullptr;

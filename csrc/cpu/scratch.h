@@ -1,4 +1,4 @@
-// One growing, 64-byte aligned block of scratch memory per thread. Torch-free.
+// Growing, 64-byte aligned blocks of scratch memory, two per thread. Torch-free.
 #pragma once
 
 #include <cstddef>
@@ -6,8 +6,11 @@
 
 namespace effnet_fast {
 
-// At least `bytes` bytes, uninitialised, valid until the thread asks again. Throws std::bad_alloc.
-void* thread_scratch(size_t bytes);
+// What a task uses for itself, and what a kernel keeps over several tasks, which other threads may read and write.
+enum ScratchSlot { kTaskScratch, kWorkspace };
+
+// At least `bytes` bytes, uninitialised, valid until the thread asks for the same slot again. Throws std::bad_alloc.
+void* thread_scratch(size_t bytes, ScratchSlot slot = kTaskScratch);
 
 // The thread's scratch as a row pointer for each kernel row, and `count` floats on a 64-byte boundary behind them.
 struct TapScratch {

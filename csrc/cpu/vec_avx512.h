@@ -77,4 +77,13 @@ ALWAYS_INLINE Vec load_pairs(const bfloat16* p) { return {_mm512_loadu_ps(p)}; }
 ALWAYS_INLINE Vec dot_pairs(Vec a, Vec b, Vec c) {
   return {_mm512_dpbf16_ps(c.v, (__m512bh)_mm512_castps_si512(a.v), (__m512bh)_mm512_castps_si512(b.v))};
 }
+// Sixteen pairs with the first of each times `first` and the second times `second`, rounded again.
+ALWAYS_INLINE Vec scale_pairs(const float* p, Vec first, Vec second) {
+  const __m512i bits = _mm512_loadu_si512(p);
+  const Vec low = {_mm512_castsi512_ps(_mm512_slli_epi32(bits, 16))};
+  const Vec high = {_mm512_castsi512_ps(_mm512_and_si512(bits, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
+  const __m512i a = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(mul(low, first).v));
+  const __m512i b = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(mul(high, second).v));
+  return {_mm512_castsi512_ps(_mm512_or_si512(a, _mm512_slli_epi32(b, 16)))};
+}
 #endif

@@ -1,5 +1,6 @@
 """From a trained model to an engine: fold, pack, plan, allocate, run."""
 
+from effnet_fast.inference.block_forms import BlockForm
 from effnet_fast.inference.capacity import EngineMemoryError
 from effnet_fast.inference.engine import InferenceEngine
 from effnet_fast.inference.folding import FoldedNetwork, fold
@@ -11,6 +12,7 @@ from effnet_fast.inference.storage import EngineFileError
 from effnet_fast.inference.stream import Stream
 
 __all__ = [
+    "BlockForm",
     "CpuLimits",
     "EngineFileError",
     "EngineMemoryError",

@@ -44,19 +44,21 @@ def arguments(layer: Layer, dtype: torch.dtype, variant: str = "packed") -> tupl
     """
     row = operator(layer.operator)
     first, *rest = row.parameters_of(variant)
+    # Tensors of a projection; a whole block is told a function by `gate`, and by `residual` to add its x.
     made = {first.name: layer.x, "gate": layer.gate, "residual": layer.residual}
     known = {
         "stride": layer.stride,
         "padding": layer.padding,
         "kernel": layer.kernel,
         "out_channels": layer.y.shape[0],
-        "expanded": layer.y.shape[0],
+        "expanded": layer.filtered_channels,
         "squeeze": layer.squeeze,
         "count": layer.count,
         "activation": layer.activation,
         "expand_activation": layer.expand_activation,
         "se_activation": layer.se_activation,
         "gate": layer.gate_function,
+        "residual": layer.residual is not None,
         "dtype": dtype,
     }
     found: list[Any] = []

@@ -17,6 +17,7 @@ from operator import add
 
 import torch
 
+from effnet_fast.inference.block_forms import BlockForm
 from effnet_fast.inference.folding import FoldedNetwork
 from effnet_fast.inference.layers import Layer, block_operators, network_layers
 from effnet_fast.inference.planner import Plan, step_bytes, working_set_bytes
@@ -38,7 +39,7 @@ class Work:
         bytes_reread: weights of the squeeze-excite, whose matrix-vector products read them again for every
             image after the first; they stay in the cache.
         matrix_macs: multiply-adds of 1x1 and dense convolutions and of squeeze-excite layers.
-        fused_macs: multiply-adds of an expansion that a depthwise kernel computes for itself.
+        fused_macs: multiply-adds of an expansion that a depthwise or block kernel computes for itself.
         vector_macs: multiply-adds of depthwise convolutions, padding counted as work.
         special: SiLU and sigmoid evaluations; ReLU and the hard activations are none.
     """
@@ -155,16 +156,20 @@ def choose_fused_blocks(
     image_dtype: torch.dtype,
     ceilings: Ceilings,
 ) -> frozenset[str]:
-    """Names of the blocks whose expansion the depthwise kernel should compute for itself.
+    """Names of the blocks whose expansion the depthwise kernel should compute for itself; whole blocks are
+    not considered.
 
     For every block with an expansion, both forms of it are predicted for `images` images (as many as go
     through it at a time). Fused, the expanded tensor never reaches memory, but its multiply-adds run at
     `ceilings.fused_macs`. Three kernels are taken where they are faster by more than `_TIE`: else the form
     that moves less, so that the noise in measured ceilings does not choose.
     """
-    forms = (network_layers(network, image_size, fuse_expansion=fused) for fused in (True, False))
     fused_blocks, kernel_blocks = (
-        {layers[0].block: layers for layers in block_operators(form)} for form in forms
+        {
+            layers[0].block: layers
+            for layers in block_operators(network_layers(network, image_size, forms=form))
+        }
+        for form in (BlockForm.EXPANSION_FUSED, BlockForm.THREE_KERNELS)
     )
 
     def seconds(layers: Iterable[Layer]) -> float:
@@ -183,32 +188,42 @@ def _convolution_macs(layer: Layer) -> tuple[int, int, int]:
         return 0, 0, 0
     channels_in, height, width = layer.x.shape
     channels_out, out_height, out_width = layer.y.shape
-    taps = layer.kernel**2 * channels_out * out_height * out_width
-    if layer.operator.startswith("expand_depthwise"):
-        return 0, channels_in * channels_out * height * width, taps
-    if layer.operator.startswith("depthwise"):
-        return 0, 0, taps
+    filtered = layer.filtered_channels
+    taps = layer.kernel**2 * filtered * out_height * out_width
+    expansion = channels_in * filtered * height * width if layer.expands else 0
+    if layer.operator == "mbconv":
+        return filtered * channels_out * out_height * out_width, expansion, taps
+    if _is_depthwise(layer):
+        return 0, expansion, taps
     if layer.operator == "head_pool":  # y is the mean of a map as large as x
         taps *= height * width
     return channels_in * taps, 0, 0
 
 
+def _is_depthwise(layer: Layer) -> bool:
+    """Whether the convolution with a kernel, alone or inside a larger operator, is a depthwise one."""
+    return layer.operator.startswith(("depthwise", "expand_depthwise", "mbconv"))
+
+
 def _squeeze_excite_macs(layer: Layer) -> int:
     """Multiply-adds of one image in both layers of the squeeze-excite; also the number of their weights."""
-    return 2 * layer.squeeze * layer.y.shape[0]
+    return 2 * layer.squeeze * layer.filtered_channels
 
 
 def _weight_bytes(layer: Layer, storage: int) -> int:
     """Bytes of the weights in `storage` bytes each; biases and squeeze-excite are float32."""
     channels_in, channels_out = layer.x.shape[0], layer.y.shape[0]
-    squeeze_excite = 4 * (_squeeze_excite_macs(layer) + bool(layer.squeeze) * (layer.squeeze + channels_out))
+    filtered = layer.filtered_channels
+    squeeze_excite = 4 * (_squeeze_excite_macs(layer) + bool(layer.squeeze) * (layer.squeeze + filtered))
     if layer.operator == "squeeze_excite_gate":
         return squeeze_excite
-    depthwise = layer.operator.startswith(("depthwise", "expand_depthwise"))
-    weights = layer.kernel**2 * channels_out * (1 if depthwise else channels_in)
-    biases = channels_out
-    if layer.operator.startswith("expand_depthwise"):
-        weights += channels_in * channels_out
+    weights = layer.kernel**2 * filtered * (1 if _is_depthwise(layer) else channels_in)
+    biases = filtered
+    if layer.expands:
+        weights += channels_in * filtered
+        biases += filtered
+    if layer.operator == "mbconv":
+        weights += filtered * channels_out
         biases += channels_out
     return storage * weights + 4 * biases + squeeze_excite
 
@@ -216,14 +231,15 @@ def _weight_bytes(layer: Layer, storage: int) -> int:
 def _special(layer: Layer) -> int:
     """SiLU and sigmoid evaluations of one image."""
     _, height, width = layer.x.shape
-    channels_out = layer.y.shape[0]
-    gates = channels_out * (layer.gate_function == "sigmoid")
+    _, out_height, out_width = layer.y.shape
+    filtered = layer.filtered_channels
+    gates = filtered * (layer.gate_function == "sigmoid")
     if layer.operator == "squeeze_excite_gate":
         return layer.squeeze * (layer.activation == "silu") + gates
-    activated = channels_out * height * width if layer.operator == "head_pool" else layer.y.numel
-    total = activated * (layer.activation == "silu")
-    if layer.operator.startswith("expand_depthwise"):
-        total += channels_out * height * width * (layer.expand_activation == "silu")
+    pixels = height * width if layer.operator == "head_pool" else out_height * out_width
+    total = filtered * pixels * (layer.activation == "silu")
+    if layer.expands:
+        total += filtered * height * width * (layer.expand_activation == "silu")
     if layer.squeeze:
         total += layer.squeeze * (layer.se_activation == "silu") + gates
     return total

@@ -1,16 +1,18 @@
-"""An engine on paper: which blocks are fused, which operators run, what memory they take.
+"""An engine on paper: the forms of its blocks, the operators that run, the memory that they take.
 
 `InferenceEngine` is built from it; `effnet_fast.scaling` asks it what networks that are not built would take.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
 from effnet_fast import backends as backend_choice
 from effnet_fast.backends import Backend
+from effnet_fast.inference.block_forms import BlockForm, Forms, possible_forms
 from effnet_fast.inference.cost import choose_fused_blocks
 from effnet_fast.inference.folding import FoldedNetwork
 from effnet_fast.inference.layers import Layer, network_layers
@@ -19,7 +21,7 @@ from effnet_fast.inference.packing import packed_bytes
 from effnet_fast.inference.planner import Plan, plan_network
 from effnet_fast.measure.ceilings import measure_ceilings
 
-__all__ = ["Draft", "draft"]
+__all__ = ["Draft", "choose_forms", "draft"]
 
 
 @dataclass(frozen=True)
@@ -28,14 +30,14 @@ class Draft:
 
     Attributes:
         layers: its operators, in order.
-        fused: names of the blocks whose expansion the depthwise kernel computes.
+        forms: of its MBConv blocks, as `network_layers` takes them.
         dtype, image_dtype: of maps and images.
         device: where it runs.
         weight_bytes: of its weights; packing adds padding, a few per cent.
     """
 
     layers: tuple[Layer, ...]
-    fused: frozenset[str]
+    forms: Forms
     dtype: torch.dtype
     image_dtype: torch.dtype
     device: torch.device
@@ -55,8 +57,9 @@ class Draft:
         )
 
     def needed_bytes(self, batch: int) -> int:
-        """Activations and weights of an engine for `batch` images."""
-        return self.plan(batch).arena_bytes + self.weight_bytes
+        """Activations, scratch memory of kernels and weights of an engine for `batch` images."""
+        plan = self.plan(batch)
+        return plan.arena_bytes + plan.scratch_bytes + self.weight_bytes
 
 
 def draft(
@@ -68,44 +71,76 @@ def draft(
     image_dtype: torch.dtype,
     device: torch.device,
     backend: str | Backend = "auto",
+    forms: Forms | None = None,
 ) -> Draft:
     """The draft of an engine; `network` may be on the meta device.
 
-    Which blocks are fused is the cost model's choice, from ceilings that are measured once in a process.
+    `forms` are those of its blocks; None for `choose_forms`.
 
     Raises: RuntimeError for a backend asked for by name that cannot serve.
     """
-    fused = _fused_blocks(network, image_size, batch, dtype, image_dtype, device, backend)
+    if forms is None:
+        forms = choose_forms(
+            network,
+            image_size,
+            batch=batch,
+            dtype=dtype,
+            image_dtype=image_dtype,
+            device=device,
+            backend=backend,
+        )
     return Draft(
-        layers=network_layers(network, image_size, fuse_expansion=fused),
-        fused=fused,
+        layers=network_layers(network, image_size, forms=forms),
+        forms=forms,
         dtype=dtype,
         image_dtype=image_dtype,
         device=device,
-        weight_bytes=packed_bytes(network, dtype, fuse_expansion=fused),
+        weight_bytes=packed_bytes(network, dtype, forms=forms),
     )
 
 
-def _fused_blocks(
+def choose_forms(
     network: FoldedNetwork,
     image_size: tuple[int, int],
+    *,
     batch: int,
     dtype: torch.dtype,
     image_dtype: torch.dtype,
     device: torch.device,
-    backend: str | Backend,
-) -> frozenset[str]:
-    chosen = backend_choice.resolve("expand_depthwise", backend, device_type=device.type, dtype=dtype)
-    # A composition writes the expanded tensor all the same, so only a kernel is worth it.
-    native = chosen is not Backend.REFERENCE
-    if not (native and backend_choice.has_kernel("expand_depthwise_into", chosen)):
-        return frozenset()
-    return choose_fused_blocks(
-        network,
-        image_size,
-        # On a CPU neither batch size nor threads count: engines that differ in them give the same bits.
-        images=1 if device.type == "cpu" else batch,
-        dtype=dtype,
-        image_dtype=image_dtype,
-        ceilings=measure_ceilings(device, dtype),
-    )
+    backend: str | Backend = "auto",
+) -> Mapping[str, BlockForm]:
+    """The form of every MBConv block, by its name, chosen among those that the backend has kernels for.
+
+    One kernel for a whole block is taken wherever there is one: only the block's input and output pass
+    through memory. Of the other two forms the cost model chooses, from ceilings that are measured once in a
+    process. Arguments as in `draft`.
+
+    Raises: RuntimeError for a backend asked for by name that cannot serve.
+    """
+
+    def has_kernel(operator: str) -> bool:
+        # A composition writes to memory what it should not, so only a kernel is worth it.
+        chosen = backend_choice.resolve(operator, backend, device_type=device.type, dtype=dtype)
+        return chosen is not Backend.REFERENCE and backend_choice.has_kernel(f"{operator}_into", chosen)
+
+    possible = {block.name: possible_forms(block) for block in network.blocks}
+    forms = {name: BlockForm.THREE_KERNELS for name, allowed in possible.items() if allowed}
+    if has_kernel("mbconv"):
+        forms |= {name: BlockForm.WHOLE for name in forms if BlockForm.WHOLE in possible[name]}
+    undecided = {
+        name
+        for name, form in forms.items()
+        if form is BlockForm.THREE_KERNELS and BlockForm.EXPANSION_FUSED in possible[name]
+    }
+    if undecided and has_kernel("expand_depthwise"):
+        fused = choose_fused_blocks(
+            network,
+            image_size,
+            # On a CPU neither batch size nor threads count: engines that differ in them give the same bits.
+            images=1 if device.type == "cpu" else batch,
+            dtype=dtype,
+            image_dtype=image_dtype,
+            ceilings=measure_ceilings(device, dtype),
+        )
+        forms |= dict.fromkeys(undecided & fused, BlockForm.EXPANSION_FUSED)
+    return forms

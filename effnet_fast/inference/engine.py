@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from effnet_fast import backends as backend_choice
 from effnet_fast.backends import Backend
 from effnet_fast.inference.capacity import explained, require
 from effnet_fast.inference.cost import predict_plan
 from effnet_fast.inference.draft import draft
 from effnet_fast.inference.folding import FoldedNetwork, fold, folded_bytes, on_host
+from effnet_fast.inference.implementations import resolve_backends, resolve_graphs
 from effnet_fast.inference.inputs import (
     ImageSpec,
     check_positive,
@@ -27,7 +26,6 @@ from effnet_fast.inference.inputs import (
     resolve_image_size,
     resolve_normalisation,
 )
-from effnet_fast.inference.layers import Layer
 from effnet_fast.inference.module import FusedNetwork
 from effnet_fast.inference.packing import pack_network
 from effnet_fast.inference.planner import Plan
@@ -42,8 +40,6 @@ from effnet_fast.models.config import Preprocessing
 
 __all__ = ["InferenceEngine"]
 
-_logger = logging.getLogger("effnet_fast")
-_logged: set[tuple[str, str]] = set()
 _living: weakref.WeakSet[InferenceEngine] = weakref.WeakSet()
 
 
@@ -71,6 +67,8 @@ class InferenceEngine:
         mean, std: for "uint8", one number a channel in units of [0, 1]. None: `model.preprocessing`'s.
         cuda_graph: replay a batch as one CUDA graph. "auto": on CUDA, where kernels of ours run every layer.
             True is refused elsewhere.
+        keep_weights: keep the folded float32 weights in the host's memory, for `save` and copies. False frees
+            them once they are packed: 21 MB for B0.
 
     Raises:
         ValueError: a model in training mode, a size or an option outside its range. TypeError: a dtype or a
@@ -80,7 +78,8 @@ class InferenceEngine:
 
     Calls from several threads take turns, on CUDA also those from several streams. On the CPU backend an
     image's logits are the same to the bit however many images share its call. Inside `torch.compile` a call
-    is one operator of the graph. A copy, by `copy` or pickle, is an engine made anew of the same weights.
+    is one operator of the graph. A copy, by `copy` or pickle, is an engine made anew of the same weights,
+    which must have been kept.
     """
 
     def __init__(
@@ -97,6 +96,7 @@ class InferenceEngine:
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         cuda_graph: bool | str = "auto",
+        keep_weights: bool = True,
     ):
         network = fold(model)
         if network.stem.weight.is_meta:
@@ -115,7 +115,7 @@ class InferenceEngine:
             std=std,
             preprocessing=preprocessing if isinstance(preprocessing, Preprocessing) else None,
         )
-        self._build(on_host(network), settings, device, backend, cuda_graph)
+        self._build(on_host(network), settings, device, backend, cuda_graph, keep_weights)
 
     def _build(
         self,
@@ -124,14 +124,18 @@ class InferenceEngine:
         device: torch.device,
         backend: str | Backend,
         cuda_graph: bool | str,
+        keep_weights: bool = True,
     ) -> None:
-        """Plan, pack and allocate for `network`, whose tensors are on the CPU and are kept for `save`."""
+        """Plan, pack and allocate for `network`, whose tensors are on the CPU; `save` writes them if kept."""
         if device.type == "meta":
             raise ValueError("device must be one that computes, got meta")
         if device.type == "cuda" and device.index is None:
             # Which GPU is current may differ in another thread, or later.
             device = torch.device("cuda", torch.cuda.current_device())
-        self._network, self._settings = network, settings
+        if not isinstance(keep_weights, bool):
+            raise TypeError(f"keep_weights must be True or False, got {keep_weights!r}")
+        self._network, self._settings = network if keep_weights else None, settings
+        self._num_classes = network.num_classes
         self._asked = {"backend": backend, "cuda_graph": cuda_graph}
         size, dtype = settings.image_size, settings.dtype
         self._spec = ImageSpec(network.in_channels, *size, settings.input, settings.layout, dtype, device)
@@ -144,12 +148,12 @@ class InferenceEngine:
             device=device,
             backend=backend,
         )
-        self._backends = _resolve_backends(drafted.layers, backend, dtype, device)
-        graphs = _resolve_graphs(cuda_graph, device, self._backends)
+        self._backends = resolve_backends(drafted.layers, backend, dtype, device)
+        graphs = resolve_graphs(cuda_graph, device, self._backends)
         what = f"{size[0]} x {size[1]} images in {str(dtype).removeprefix('torch.')}"
         require(drafted.needed_bytes, settings.batch_size, device, what)
         self._plan = drafted.plan(settings.batch_size)
-        self._weights = pack_network(network, self._backends, dtype, device, fuse_expansion=drafted.fused)
+        self._weights = pack_network(network, self._backends, dtype, device, forms=drafted.forms)
         self._normalisation = tuple(
             None if values is None else torch.tensor(values, dtype=torch.float32, device=device)
             for values in (settings.mean, settings.std)
@@ -184,7 +188,7 @@ class InferenceEngine:
     @property
     def num_classes(self) -> int:
         """Logits an image."""
-        return self._network.num_classes
+        return self._num_classes
 
     @property
     def preprocessing(self) -> Preprocessing | None:
@@ -213,7 +217,8 @@ class InferenceEngine:
             arena_bytes=self._plan.arena_bytes,
             weight_bytes=sum(packed.numel() for packed in self._weights.values()),
             peak_bytes=self._plan.peak_bytes,
-            saved_bytes=folded_bytes(self._network),
+            scratch_bytes=self._plan.scratch_bytes,
+            saved_bytes=0 if self._network is None else folded_bytes(self._network),
         )
 
     def check(self, images: Tensor) -> None:
@@ -281,8 +286,10 @@ class InferenceEngine:
 
         `InferenceEngine.load` makes an engine of it on any machine, without the model: weights are packed
         when they are loaded. An existing file is replaced only once the new one is complete.
+
+        Raises: RuntimeError for an engine made with ``keep_weights=False``.
         """
-        save_network(path, self._network, self._settings.to_json())
+        save_network(path, self._kept("saved"), self._settings.to_json())
 
     @classmethod
     def load(
@@ -294,6 +301,7 @@ class InferenceEngine:
         batch_size: int | None = None,
         backend: str | Backend = "auto",
         cuda_graph: bool | str = "auto",
+        keep_weights: bool = True,
     ) -> InferenceEngine:
         """The engine that `save` wrote.
 
@@ -301,7 +309,7 @@ class InferenceEngine:
             path: of the file.
             device: where it runs. None: the CPU.
             dtype, batch_size: None: as saved.
-            backend, cuda_graph: as for a new engine.
+            backend, cuda_graph, keep_weights: as for a new engine.
 
         Raises: FileNotFoundError; `EngineFileError`, a ValueError, for a file that is damaged, of another
             format version or something else; what a new engine raises.
@@ -321,8 +329,17 @@ class InferenceEngine:
             settings, **{name: value for name, value in given.items() if value is not None}
         )
         engine = cls.__new__(cls)
-        engine._build(network, settings, device, backend, cuda_graph)
+        engine._build(network, settings, device, backend, cuda_graph, keep_weights)
         return engine
+
+    def _kept(self, done: str) -> FoldedNetwork:
+        """The folded weights; RuntimeError if they were not kept. `done` says what for, in the message."""
+        if self._network is None:
+            raise RuntimeError(
+                f"an engine made with keep_weights=False cannot be {done}: its float32 weights were freed "
+                "when they were packed. Make it with keep_weights=True, or another of the same model or file"
+            )
+        return self._network
 
     def _explained(self) -> AbstractContextManager[None]:
         return explained(self.batch_size, lambda: self.memory.total_bytes, self.device)
@@ -330,7 +347,7 @@ class InferenceEngine:
     def __getstate__(self) -> dict[str, object]:
         # What `_build` takes: no two engines share memory or a lock.
         return {
-            "network": self._network,
+            "network": self._kept("copied or pickled"),
             "settings": self._settings,
             "device": self.device,
             **self._asked,
@@ -347,45 +364,6 @@ class InferenceEngine:
             f"dtype={spec.dtype}, device={str(spec.device)!r}, backend={names!r}, input={spec.kind!r}, "
             f"layout={spec.layout!r})"
         )
-
-
-def _resolve_graphs(cuda_graph: bool | str, device: torch.device, backends: Mapping[str, Backend]) -> bool:
-    """Whether graphs are captured: on CUDA, where every layer is a kernel of ours, unless they are declined.
-
-    The reference is left out: PyTorch's own kernels allocate, and may choose others while they are captured.
-    """
-    if cuda_graph not in (True, False, "auto"):
-        raise ValueError(f'cuda_graph must be "auto", True or False, got {cuda_graph!r}')
-    if cuda_graph is False:
-        return False
-    native = all(backend in (Backend.CUDA, Backend.TRITON) for backend in backends.values())
-    if device.type == "cuda" and native:
-        return True
-    if cuda_graph is True:
-        raise RuntimeError(
-            f"cuda_graph=True needs kernels of the cuda or triton backend on a CUDA device, got "
-            f'{", ".join(sorted({str(b) for b in backends.values()}))} on {device}: use "auto"'
-        )
-    return False
-
-
-def _resolve_backends(
-    layers: Sequence[Layer], backend: str | Backend, dtype: torch.dtype, device: torch.device
-) -> Mapping[str, Backend]:
-    """{operator: backend} of every operator in `layers`; logs once where "auto" has only the reference."""
-    resolved = {
-        operator: backend_choice.resolve(operator, backend, device_type=device.type, dtype=dtype)
-        for operator in dict.fromkeys(layer.operator for layer in layers)
-    }
-    floor = sorted(operator for operator, chosen in resolved.items() if chosen is Backend.REFERENCE)
-    if floor and backend_choice.parse_backend(backend) is Backend.AUTO:
-        key = (device.type, ",".join(floor))
-        if key not in _logged:
-            _logged.add(key)
-            _logger.warning(
-                "engine on %s: the plain PyTorch reference runs %s", device.type, ", ".join(floor)
-            )
-    return resolved
 
 
 def _unlock() -> None:

@@ -1,22 +1,24 @@
 """A folded network as a list of fused operators with shapes: what the planner plans, free of tensors.
 
-An MBConv block is three operators, in one of two plans:
+An MBConv block takes one of three forms (`BlockForm`):
 
 - three kernels: the expansion; the depthwise convolution, which also pools and runs both layers of the
   squeeze-excite (`depthwise_conv_gate`; `depthwise_conv` without one); the projection, which applies the gate
   to its operand and adds the residual;
 - expansion fused: `expand_depthwise_pool`, in which the expanded tensor never reaches memory;
-  `squeeze_excite_gate`; the projection as before.
+  `squeeze_excite_gate`; the projection as before;
+- whole block: `mbconv`, in which nothing but the block's input and output reaches memory.
 
-A block without an expansion is the same in both. A FusedMBConv block is a `dense_conv` and a projection, a
-block of one convolution is a `dense_conv` that adds its input.
+A block without an expansion is the same in the first two. A FusedMBConv block is a `dense_conv` and a
+projection, a block of one convolution is a `dense_conv` that adds its input.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from effnet_fast.inference.block_forms import BlockForm, Forms, form_of
 from effnet_fast.inference.folding import (
     FoldedBlock,
     FoldedConv,
@@ -33,7 +35,6 @@ __all__ = [
     "Value",
     "block_layers",
     "block_operators",
-    "is_fused",
     "network_layers",
 ]
 
@@ -61,16 +62,20 @@ class Layer:
     """One call of a fused operator: names of what it reads and writes, and its integers.
 
     Attributes:
-        name: of the module whose weights it takes first, as in `model.named_modules()`; unique.
+        name: of the module whose weights it takes first, as in `model.named_modules()`, or of the block where
+            it takes all of one; unique.
         block: the block that it belongs to; a plan is never cut inside one.
         operator: as in `effnet_fast.ops`.
         x, y: the map read (`IMAGE` for the stem) and the map written.
         gates: the [C, 1, 1] value that `depthwise_conv_gate` writes besides y.
         sums: the [C, tiles, 1] value that `expand_depthwise_pool` writes besides y.
-        gate, residual: further values that a projection reads.
-        kernel, stride, padding, activation: of the convolution.
-        expand_activation: of the expansion inside `expand_depthwise` and `expand_depthwise_pool`.
-        squeeze, se_activation, gate_function: of the squeeze-excite inside `depthwise_conv_gate`.
+        gate, residual: further values that a projection reads; the residual of `mbconv` is its x.
+        kernel, stride, padding, activation: of the convolution; in `mbconv` of the depthwise one.
+        expanded: channels of the depthwise convolution inside `mbconv`; 0 elsewhere, where they are y's.
+        expand_activation: of the expansion inside `expand_depthwise`, `expand_depthwise_pool` and `mbconv`;
+            None where there is none.
+        squeeze, se_activation, gate_function: of the squeeze-excite inside `depthwise_conv_gate` and
+            `mbconv`; `squeeze` is 0 without one.
         count: pixels that `squeeze_excite_gate` averages over.
     """
 
@@ -87,11 +92,22 @@ class Layer:
     sums: Value | None = None
     gate: Value | None = None
     residual: Value | None = None
-    expand_activation: str = "identity"
+    expanded: int = 0
+    expand_activation: str | None = None
     squeeze: int = 0
     se_activation: str = "identity"
     gate_function: str = "sigmoid"
     count: int = 0
+
+    @property
+    def expands(self) -> bool:
+        """Whether the operator computes an expansion before its depthwise convolution."""
+        return self.expand_activation is not None
+
+    @property
+    def filtered_channels(self) -> int:
+        """Channels after the convolution with a kernel, which the squeeze-excite scales."""
+        return self.expanded or self.y.shape[0]
 
     @property
     def reads(self) -> tuple[Value, ...]:
@@ -105,18 +121,18 @@ class Layer:
 
 
 def network_layers(
-    network: FoldedNetwork, image_size: tuple[int, int], *, fuse_expansion: bool | Container[str] = False
+    network: FoldedNetwork, image_size: tuple[int, int], *, forms: Forms = BlockForm.THREE_KERNELS
 ) -> tuple[Layer, ...]:
     """The operators of `network` for images of (height, width), in order of execution.
 
-    `fuse_expansion` chooses the second plan above, for all blocks or for those whose names it contains; it
-    pays where the backend has a kernel for it.
+    `forms` are the forms of its MBConv blocks, one for all or by their names. Those other than three kernels
+    pay where the backend has a kernel for them.
     """
     image = Value(IMAGE, (network.in_channels, *image_size))
     stem = _conv_layer("stem", "stem_conv", network.stem, image)
     layers = [stem]
     for block in network.blocks:
-        layers += block_layers(block, layers[-1].y, fuse_expansion=is_fused(block, fuse_expansion))
+        layers += block_layers(block, layers[-1].y, forms=forms)
     head = Layer(
         name=network.head.name,
         block="head",
@@ -136,25 +152,19 @@ def network_layers(
     return (*layers, head, classifier)
 
 
-def is_fused(
-    block: FoldedBlock | FoldedFusedBlock | FoldedConvBlock, fuse_expansion: bool | Container[str]
-) -> bool:
-    """Whether the expansion of `block` is computed inside its depthwise kernel; see `network_layers`."""
-    if not isinstance(block, FoldedBlock) or block.expand is None:
-        return False
-    return fuse_expansion if isinstance(fuse_expansion, bool) else block.name in fuse_expansion
-
-
 def block_layers(
-    block: FoldedBlock | FoldedFusedBlock | FoldedConvBlock, x: Value, *, fuse_expansion: bool = False
+    block: FoldedBlock | FoldedFusedBlock | FoldedConvBlock,
+    x: Value,
+    *,
+    forms: Forms = BlockForm.THREE_KERNELS,
 ) -> tuple[Layer, ...]:
-    """The operators of one block on the map `x`; `fuse_expansion` needs a block with an expansion."""
+    """The operators of one block on the map `x`; `forms` as in `network_layers`."""
     if isinstance(block, FoldedFusedBlock):
         return tuple(_fused_mbconv_layers(block, x))
     if isinstance(block, FoldedConvBlock):
         residual = x if block.residual else None
         return (_conv_layer(block.name, "dense_conv", block.conv, x, residual=residual),)
-    return tuple((_expansion_fused_layers if fuse_expansion else _three_kernel_layers)(block, x))
+    return tuple(_LAYERS[form_of(block, forms)](block, x))
 
 
 def block_operators(layers: Sequence[Layer]) -> Iterator[tuple[Layer, ...]]:
@@ -248,3 +258,28 @@ def _three_kernel_layers(block: FoldedBlock, x: Value) -> Iterator[Layer]:
     yield depthwise
     residual = x if block.residual else None
     yield _conv_layer(block.name, "pointwise_conv", block.project, depthwise.y, gate=gates, residual=residual)
+
+
+def _whole_block_layers(block: FoldedBlock, x: Value) -> Iterator[Layer]:
+    se = block.squeeze_excite
+    whole = _conv_layer(
+        block.name,
+        "mbconv",
+        block.depthwise,
+        x,
+        residual=x if block.residual else None,
+        expand_activation=None if block.expand is None else block.expand.activation,
+        expanded=block.depthwise.out_channels,
+    )
+    if se is not None:
+        whole = replace(whole, squeeze=se.squeeze, se_activation=se.activation, gate_function=se.gate)
+    _, height, width = whole.y.shape
+    y = Value(block.name, (block.project.out_channels, height, width))
+    yield replace(whole, name=block.name, y=y)
+
+
+_LAYERS = {
+    BlockForm.THREE_KERNELS: _three_kernel_layers,
+    BlockForm.EXPANSION_FUSED: _expansion_fused_layers,
+    BlockForm.WHOLE: _whole_block_layers,
+}

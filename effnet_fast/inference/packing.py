@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from effnet_fast import ops
 from effnet_fast.backends import Backend
+from effnet_fast.inference.block_forms import BlockForm, Forms, form_of
 from effnet_fast.inference.folding import (
     FoldedBlock,
     FoldedConv,
@@ -17,7 +18,6 @@ from effnet_fast.inference.folding import (
     FoldedFusedBlock,
     FoldedNetwork,
 )
-from effnet_fast.inference.layers import is_fused
 from effnet_fast.ops.schemas import operator
 
 __all__ = ["LayerWeights", "layer_weights", "pack_network", "packed_bytes"]
@@ -25,32 +25,46 @@ __all__ = ["LayerWeights", "layer_weights", "pack_network", "packed_bytes"]
 
 @dataclass(frozen=True, eq=False)
 class LayerWeights:
-    """Float32 weights of one fused operator, in the order of its schema.
+    """Float32 weights of one fused operator, in the order of its schema; None for what a block lacks.
 
     `single` operators compute in float32 whatever the engine's dtype (the classifier: logits are float32).
     """
 
     name: str
     operator: str
-    weights: tuple[Tensor, ...]
+    weights: tuple[Tensor | None, ...]
     activation: str
     expand_activation: str | None = None
     single: bool = False
 
-    def rounded(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
+    def rounded(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor | None, ...]:
         """The weights on `device`: convolutions' in `dtype`, biases and squeeze-excite in float32."""
-        row = operator(self.operator)
-        storage = torch.float32 if self.single else dtype
         return tuple(
-            tensor.to(device=device, dtype=storage if row.tensors[name].kind == "storage" else torch.float32)
-            for name, tensor in zip(row.weights, self.weights, strict=True)
+            None if tensor is None else tensor.to(device=device, dtype=self._stored(name, dtype))
+            for name, tensor in self._named()
         )
+
+    def nbytes(self, dtype: torch.dtype) -> int:
+        """Bytes of the weights in storage `dtype`, as `rounded` gives them."""
+        return sum(
+            tensor.numel() * self._stored(name, dtype).itemsize
+            for name, tensor in self._named()
+            if tensor is not None
+        )
+
+    def _named(self) -> Iterator[tuple[str, Tensor | None]]:
+        return zip(operator(self.operator).weights, self.weights, strict=True)
+
+    def _stored(self, name: str, dtype: torch.dtype) -> torch.dtype:
+        """The dtype of weight `name` of the operator."""
+        storage = operator(self.operator).tensors[name].kind == "storage" and not self.single
+        return dtype if storage else torch.float32
 
 
 def layer_weights(
-    network: FoldedNetwork, *, fuse_expansion: bool | Container[str] = False
+    network: FoldedNetwork, *, forms: Forms = BlockForm.THREE_KERNELS
 ) -> Iterator[LayerWeights]:
-    """The weights of every layer that `network_layers` makes with this `fuse_expansion`, by layer names."""
+    """The weights of every layer that `network_layers` makes with these `forms`, by layer names."""
     yield _conv("stem_conv", network.stem)
     for block in network.blocks:
         if isinstance(block, FoldedFusedBlock):
@@ -59,7 +73,7 @@ def layer_weights(
         elif isinstance(block, FoldedConvBlock):
             yield _conv("dense_conv", block.conv)
         else:
-            yield from (_fused_block if is_fused(block, fuse_expansion) else _block)(block)
+            yield from _WEIGHTS[form_of(block, forms)](block)
     yield _conv("head_pool", network.head)
     classifier = network.classifier
     weight = classifier.weight[:, :, None, None]
@@ -73,7 +87,7 @@ def pack_network(
     device: torch.device,
     isa: str = "auto",
     *,
-    fuse_expansion: bool | Container[str] = False,
+    forms: Forms = BlockForm.THREE_KERNELS,
 ) -> dict[str, Tensor]:
     """{layer name: packed weights} for storage `dtype` on `device`.
 
@@ -83,7 +97,7 @@ def pack_network(
         dtype: float32, float16 or bfloat16: convolution weights are rounded to it, once, from float32.
         device: where the engine runs.
         isa: for the CPU backend, the instruction set to pack for.
-        fuse_expansion: as in `network_layers`.
+        forms: as in `network_layers`.
     """
     return {
         layer.name: ops.pack(
@@ -94,29 +108,22 @@ def pack_network(
             backend=backends[layer.operator],
             isa=isa if backends[layer.operator] is Backend.CPU else "auto",
         )
-        for layer in layer_weights(network, fuse_expansion=fuse_expansion)
+        for layer in layer_weights(network, forms=forms)
     }
 
 
 def packed_bytes(
-    network: FoldedNetwork, dtype: torch.dtype, *, fuse_expansion: bool | Container[str] = False
+    network: FoldedNetwork, dtype: torch.dtype, *, forms: Forms = BlockForm.THREE_KERNELS
 ) -> int:
     """Bytes of the weights of `network` in storage `dtype`; packing adds padding, a few per cent."""
-    total = 0
-    for layer in layer_weights(network, fuse_expansion=fuse_expansion):
-        row = operator(layer.operator)
-        storage = torch.float32 if layer.single else dtype
-        for name, tensor in zip(row.weights, layer.weights, strict=True):
-            kind = storage if row.tensors[name].kind == "storage" else torch.float32
-            total += tensor.numel() * kind.itemsize
-    return total
+    return sum(layer.nbytes(dtype) for layer in layer_weights(network, forms=forms))
 
 
 def _conv(operator: str, conv: FoldedConv) -> LayerWeights:
     return LayerWeights(conv.name, operator, (conv.weight, conv.bias), conv.activation)
 
 
-def _fused_block(block: FoldedBlock) -> Iterator[LayerWeights]:
+def _expansion_fused(block: FoldedBlock) -> Iterator[LayerWeights]:
     expand, depthwise, se = block.expand, block.depthwise, block.squeeze_excite
     name = "expand_depthwise" if se is None else "expand_depthwise_pool"
     weights = (expand.weight, expand.bias, depthwise.weight, depthwise.bias)
@@ -127,7 +134,7 @@ def _fused_block(block: FoldedBlock) -> Iterator[LayerWeights]:
     yield _conv("pointwise_conv", block.project)
 
 
-def _block(block: FoldedBlock) -> Iterator[LayerWeights]:
+def _three_kernels(block: FoldedBlock) -> Iterator[LayerWeights]:
     if block.expand is not None:
         yield _conv("pointwise_conv", block.expand)
     depthwise, se = block.depthwise, block.squeeze_excite
@@ -137,3 +144,21 @@ def _block(block: FoldedBlock) -> Iterator[LayerWeights]:
         weights = (depthwise.weight, depthwise.bias, se.w1, se.b1, se.w2, se.b2)
         yield LayerWeights(depthwise.name, "depthwise_conv_gate", weights, depthwise.activation)
     yield _conv("pointwise_conv", block.project)
+
+
+def _whole_block(block: FoldedBlock) -> Iterator[LayerWeights]:
+    expand, depthwise, se, project = block.expand, block.depthwise, block.squeeze_excite, block.project
+    weights = (
+        *((None, None) if expand is None else (expand.weight, expand.bias)),
+        *(depthwise.weight, depthwise.bias),
+        *((None,) * 4 if se is None else (se.w1, se.b1, se.w2, se.b2)),
+        *(project.weight, project.bias),
+    )
+    yield LayerWeights(block.name, "mbconv", weights, depthwise.activation)
+
+
+_WEIGHTS = {
+    BlockForm.THREE_KERNELS: _three_kernels,
+    BlockForm.EXPANSION_FUSED: _expansion_fused,
+    BlockForm.WHOLE: _whole_block,
+}

@@ -31,6 +31,7 @@ import torch
 from effnet_fast.inference.arena import Interval, extent, peak, place
 from effnet_fast.inference.layers import IMAGE, Layer, Value, block_operators
 from effnet_fast.inference.report import plan_table
+from effnet_fast.inference.scratch import scratch_bytes
 
 if TYPE_CHECKING:
     from effnet_fast.inference.cost import Prediction
@@ -75,7 +76,7 @@ class Plan:
         segments: in order of execution.
         buffers: {value name: place in the arena}.
         arena_bytes: size of the arena.
-        peak_bytes: most bytes that are live at any one step; no arena can be smaller.
+        peak_bytes: most bytes of the arena that are live at any one step; no arena can be smaller.
         predictions: {layer name: what the cost model says of a full batch}, where it was asked.
         measured: {layer name: seconds of a full batch}, after `InferenceEngine.warmup`.
     """
@@ -96,6 +97,15 @@ class Plan:
     def layers(self) -> tuple[Layer, ...]:
         """Every step, in order."""
         return tuple(layer for segment in self.segments for layer in segment.layers)
+
+    @cached_property
+    def scratch_bytes(self) -> int:
+        """Most bytes that any step's kernel takes for itself besides the arena; see `scratch_bytes`."""
+        return max(
+            scratch_bytes(layer, segment.images, self.dtype, self.threads)
+            for segment in self.segments
+            for layer in segment.layers
+        )
 
     @property
     def output(self) -> Value:

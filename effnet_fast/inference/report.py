@@ -29,6 +29,8 @@ class MemoryReport:
         weight_bytes: packed weights, the only copy that is computed with.
         peak_bytes: most bytes of activations that are live at any one step, at most `arena_bytes`; the
             difference is lost to placement and alignment.
+        scratch_bytes: most bytes that a kernel takes for itself besides, see `effnet_fast.inference.scratch`;
+            the engines of a process share them.
         saved_bytes: float32 weights kept in the host's memory for `InferenceEngine.save`; not a part of
             `total_bytes`, which are the device's.
     """
@@ -36,17 +38,25 @@ class MemoryReport:
     arena_bytes: int
     weight_bytes: int
     peak_bytes: int
+    scratch_bytes: int = 0
     saved_bytes: int = 0
 
     @property
+    def activation_bytes(self) -> int:
+        """What is held besides weights: the arena, and the scratch memory of kernels."""
+        return self.arena_bytes + self.scratch_bytes
+
+    @property
     def total_bytes(self) -> int:
-        return self.arena_bytes + self.weight_bytes
+        return self.activation_bytes + self.weight_bytes
 
     def __str__(self) -> str:
+        scratch = f"scratch {format_bytes(self.scratch_bytes)}, " if self.scratch_bytes else ""
         saved = f"; kept for save() {format_bytes(self.saved_bytes)}" if self.saved_bytes else ""
         return (
             f"activations {format_bytes(self.arena_bytes)} (live at most {format_bytes(self.peak_bytes)}), "
-            f"weights {format_bytes(self.weight_bytes)}, together {format_bytes(self.total_bytes)}{saved}"
+            f"{scratch}weights {format_bytes(self.weight_bytes)}, "
+            f"together {format_bytes(self.total_bytes)}{saved}"
         )
 
 
@@ -82,13 +92,16 @@ def plan_table(
 
     predictions = plan.predictions if predictions is None else predictions
     measured = plan.measured if measured is None else measured
+    whole = any(layer.operator == "mbconv" for layer in plan.layers)
     table = Table(
         title=f"batch {plan.batch}, {plan.image_size[0]} x {plan.image_size[1]}, "
         f"{_name(plan.dtype)} ({_name(plan.image_dtype)} images), {plan.threads} threads",
         title_justify="left",
-        caption=f"arena {format_bytes(plan.arena_bytes)}, live at most {format_bytes(plan.peak_bytes)}; "
-        "bytes: read and written for one image, weights aside"
-        + ("; times: µs a batch" if predictions or measured else ""),
+        caption=f"arena {format_bytes(plan.arena_bytes)}, live at most {format_bytes(plan.peak_bytes)}"
+        + (f", scratch {format_bytes(plan.scratch_bytes)}" if plan.scratch_bytes else "")
+        + "; bytes: read and written for one image, weights aside"
+        + ("; times: µs a batch" if predictions or measured else "")
+        + ("\nwhole n: the whole block in one kernel, n channels inside" if whole else ""),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -159,7 +172,9 @@ def _convolution(layer: Layer) -> str:
     if layer.operator == "squeeze_excite_gate":
         return f"se {layer.squeeze} {layer.gate_function}"
     parts = [f"{layer.kernel}x{layer.kernel}"]
-    if layer.operator.startswith("expand_depthwise"):
+    if layer.operator == "mbconv":
+        parts.insert(0, f"whole {layer.expanded},")  # explained under the table
+    elif layer.expands:
         parts.insert(0, f"1x1 {layer.expand_activation},")
     if layer.stride != 1:
         parts.append(f"/{layer.stride}")

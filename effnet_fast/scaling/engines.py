@@ -24,11 +24,11 @@ def engine_bytes(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
 ) -> int:
-    """Bytes of an engine for `config`, planned but not allocated: the arena of its activations, and weights.
+    """Bytes of an engine for `config`, planned but not allocated: its activations, what kernels take for
+    themselves, and weights.
 
-    Weights are counted unpadded: a packed copy is a few per cent larger. Which blocks have their expansion
-    fused depends on ceilings that are measured once in a process, as in an engine. Arguments as in
-    `InferenceEngine`.
+    Weights are counted unpadded: a packed copy is a few per cent larger. The forms of its blocks may depend
+    on ceilings that are measured once in a process, as in an engine. Arguments as in `InferenceEngine`.
     """
     integer("batch_size", batch_size, 1)
     device = torch.device(device)

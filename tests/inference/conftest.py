@@ -8,6 +8,8 @@ import functools
 import pytest
 import torch
 
+from effnet_fast.inference import BlockForm
+from effnet_fast.inference.draft import draft
 from effnet_fast.models import create_model
 from effnet_fast.models.efficientnet import EfficientNet
 from tests.networks import make_tiny, randomise_batch_norms
@@ -20,6 +22,16 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def take(monkeypatch):
+    """A function: a form -> engines made after it have it for every block that can take it."""
+
+    def force(form: BlockForm) -> None:
+        monkeypatch.setattr("effnet_fast.inference.engine.draft", functools.partial(draft, forms=form))
+
+    return force
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,13 @@ def test_copies_keep_what_was_asked_for(tiny):
     assert set(copy.deepcopy(engine).backends.values()) == {"reference"}
 
 
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_an_engine_without_its_weights_is_not_copied(tiny, duplicate):
+    engine = InferenceEngine(tiny, batch_size=2, image_size=32, keep_weights=False)
+    with pytest.raises(RuntimeError, match="keep_weights=False cannot be copied or pickled: its float32"):
+        duplicate(engine)
+
+
 def test_a_child_forked_during_a_call_can_call(engine, images):
     context = multiprocessing.get_context("fork")
     expected = engine(images)

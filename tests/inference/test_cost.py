@@ -8,7 +8,7 @@ import functools
 import pytest
 import torch
 
-from effnet_fast.inference import fold, network_layers, plan_network
+from effnet_fast.inference import BlockForm, fold, network_layers, plan_network
 from effnet_fast.inference.cost import (
     Prediction,
     Work,
@@ -49,19 +49,21 @@ def folded(name: str):
 
 
 @functools.cache
-def layers_of(name: str, fused: bool = False):
+def layers_of(name: str, form: BlockForm = BlockForm.THREE_KERNELS):
     side = model_config(name).resolution
-    return network_layers(folded(name), (side, side), fuse_expansion=fused)
+    return network_layers(folded(name), (side, side), forms=form)
 
 
-def b0(layer: str, fused: bool = False):
-    return next(one for one in layers_of("efficientnet_b0", fused) if one.name == layer)
+def b0(layer: str, form: BlockForm = BlockForm.THREE_KERNELS):
+    return next(one for one in layers_of("efficientnet_b0", form) if one.name == layer)
 
 
-# (layer, expansion fused?): two images, float16 maps, uint8 pixels. 112 x 112 = 12 544, 56 x 56 = 3136.
+THREE, FUSED, WHOLE = BlockForm.THREE_KERNELS, BlockForm.EXPANSION_FUSED, BlockForm.WHOLE
+
+# (layer, form of its block): two images, float16 maps, uint8 pixels. 112 x 112 = 12 544, 56 x 56 = 3136.
 BY_HAND = {
     # 3 > 32 channels, 3x3 /2, SiLU
-    ("stem", False): Work(
+    ("stem", THREE): Work(
         bytes_activations=2 * (3 * 224 * 224 + 32 * 12544 * 2),
         bytes_weights=27 * 32 * 2 + 32 * 4,
         bytes_reread=0,
@@ -71,7 +73,7 @@ BY_HAND = {
         special=2 * 32 * 12544,
     ),
     # 32 channels, 3x3, SiLU; squeeze-excite 32 > 8 > 32 with SiLU and sigmoid; 32 gates written
-    ("stages.0.0.depthwise", False): Work(
+    ("stages.0.0.depthwise", THREE): Work(
         bytes_activations=2 * (2 * 32 * 12544 * 2 + 32 * 4),
         bytes_weights=9 * 32 * 2 + 32 * 4 + (2 * 32 * 8 + 8 + 32) * 4,
         bytes_reread=2 * 32 * 8 * 4,
@@ -81,7 +83,7 @@ BY_HAND = {
         special=2 * (32 * 12544 + 8 + 32),
     ),
     # 32 > 16, gates read, no residual
-    ("stages.0.0.project", False): Work(
+    ("stages.0.0.project", THREE): Work(
         bytes_activations=2 * (32 * 12544 * 2 + 32 * 4 + 16 * 12544 * 2),
         bytes_weights=32 * 16 * 2 + 16 * 4,
         bytes_reread=0,
@@ -91,7 +93,7 @@ BY_HAND = {
         special=0,
     ),
     # 16 > 96, SiLU
-    ("stages.1.0.expand", False): Work(
+    ("stages.1.0.expand", THREE): Work(
         bytes_activations=2 * (16 + 96) * 12544 * 2,
         bytes_weights=16 * 96 * 2 + 96 * 4,
         bytes_reread=0,
@@ -101,7 +103,7 @@ BY_HAND = {
         special=2 * 96 * 12544,
     ),
     # the same and its 3x3 /2 depthwise; partial sums of 4 x 4 tiles
-    ("stages.1.0.depthwise", True): Work(
+    ("stages.1.0.depthwise", FUSED): Work(
         bytes_activations=2 * (16 * 12544 * 2 + 96 * 3136 * 2 + 96 * 16 * 4),
         bytes_weights=(16 * 96 + 9 * 96) * 2 + 2 * 96 * 4,
         bytes_reread=0,
@@ -111,7 +113,7 @@ BY_HAND = {
         special=2 * 96 * (12544 + 3136),
     ),
     # 96 > 4 > 96 from those sums
-    ("stages.1.0.squeeze_excite", True): Work(
+    ("stages.1.0.squeeze_excite", FUSED): Work(
         bytes_activations=2 * (96 * 16 * 4 + 96 * 4),
         bytes_weights=(2 * 96 * 4 + 4 + 96) * 4,
         bytes_reread=2 * 96 * 4 * 4,
@@ -121,7 +123,7 @@ BY_HAND = {
         special=2 * (4 + 96),
     ),
     # 144 > 24 with gates and residual
-    ("stages.1.1.project", True): Work(
+    ("stages.1.1.project", FUSED): Work(
         bytes_activations=2 * (144 * 3136 * 2 + 144 * 4 + 2 * 24 * 3136 * 2),
         bytes_weights=144 * 24 * 2 + 24 * 4,
         bytes_reread=0,
@@ -130,8 +132,28 @@ BY_HAND = {
         vector_macs=0,
         special=0,
     ),
+    # all of the block without an expansion: 32 channels, 3x3, squeeze-excite 32 > 8 > 32, projection 32 > 16
+    ("stages.0.0", WHOLE): Work(
+        bytes_activations=2 * (32 + 16) * 12544 * 2,
+        bytes_weights=(9 * 32 + 32 * 16) * 2 + (32 + 16) * 4 + (2 * 32 * 8 + 8 + 32) * 4,
+        bytes_reread=2 * 32 * 8 * 4,
+        matrix_macs=2 * (2 * 32 * 8 + 32 * 16 * 12544),
+        fused_macs=0,
+        vector_macs=2 * 9 * 32 * 12544,
+        special=2 * (32 * 12544 + 8 + 32),
+    ),
+    # 24 > 144, 3x3, squeeze-excite 144 > 6 > 144, 144 > 24 and the block's input, read twice
+    ("stages.1.1", WHOLE): Work(
+        bytes_activations=2 * 3 * 24 * 3136 * 2,
+        bytes_weights=(24 * 144 + 9 * 144 + 144 * 24) * 2 + (2 * 144 + 24) * 4 + (2 * 144 * 6 + 6 + 144) * 4,
+        bytes_reread=2 * 144 * 6 * 4,
+        matrix_macs=2 * (2 * 144 * 6 + 144 * 24 * 3136),
+        fused_macs=2 * 24 * 144 * 3136,
+        vector_macs=2 * 9 * 144 * 3136,
+        special=2 * (2 * 144 * 3136 + 6 + 144),
+    ),
     # 320 > 1280 on 7 x 7, SiLU, and the mean of it in float32
-    ("head", False): Work(
+    ("head", THREE): Work(
         bytes_activations=2 * (320 * 49 * 2 + 1280 * 4),
         bytes_weights=320 * 1280 * 2 + 1280 * 4,
         bytes_reread=0,
@@ -141,7 +163,7 @@ BY_HAND = {
         special=2 * 1280 * 49,
     ),
     # 1280 > 1000, float32 throughout
-    ("classifier", False): Work(
+    ("classifier", THREE): Work(
         bytes_activations=2 * (1280 + 1000) * 4,
         bytes_weights=1280 * 1000 * 4 + 1000 * 4,
         bytes_reread=0,
@@ -153,7 +175,7 @@ BY_HAND = {
 }
 
 
-@pytest.mark.parametrize("key", BY_HAND, ids=lambda key: f"{key[0]}{'-fused' * key[1]}")
+@pytest.mark.parametrize("key", BY_HAND, ids=lambda key: f"{key[0]}, {key[1]}")
 def test_work_counted_by_hand(key):
     assert work(b0(*key), 2, HALF, PIXELS) == BY_HAND[key]
 
@@ -181,11 +203,11 @@ def small(name: str) -> bool:
 )
 def test_whole_networks_have_the_models_multiply_adds(name):
     kinds = macs_by_kind(meta(name))
-    for fused in (False, True):
-        every = [work(layer, 1, SINGLE, SINGLE) for layer in layers_of(name, fused)]
+    for form in BlockForm:
+        every = [work(layer, 1, SINGLE, SINGLE) for layer in layers_of(name, form)]
         assert sum(done.vector_macs for done in every) == kinds["depthwise"]
         assert sum(done.macs for done in every) == sum(kinds.values())
-        assert any(done.fused_macs for done in every) == fused
+        assert any(done.fused_macs for done in every) == (form is not THREE)
 
 
 def test_seconds_add_up_on_a_cpu_and_the_slowest_unit_counts_on_a_gpu():
@@ -198,7 +220,7 @@ def test_seconds_add_up_on_a_cpu_and_the_slowest_unit_counts_on_a_gpu():
 
 
 def test_expansions_in_a_depthwise_kernel_have_a_rate_of_their_own():
-    layer = b0("stages.1.0.depthwise", fused=True)
+    layer = b0("stages.1.0.depthwise", FUSED)
     slow = dataclasses.replace(CPU, fused_macs=1e10)
     slower = predict(layer, 1, HALF, HALF, slow).seconds - predict(layer, 1, HALF, HALF, CPU).seconds
     assert slower == pytest.approx(16 * 96 * 12544 * (1e-10 - 1e-11))
@@ -295,17 +317,19 @@ def test_noise_does_not_choose():
 
 @pytest.mark.parametrize("ceilings", [CPU, GPU, dataclasses.replace(CPU, cache_size=1, fused_macs=5e10)])
 def test_the_choice_is_never_predicted_slower_than_either_plan(ceilings):
-    def seconds(fuse_expansion) -> float:
-        layers = network_layers(folded("efficientnet_b0"), (224, 224), fuse_expansion=fuse_expansion)
+    def seconds(forms) -> float:
+        layers = network_layers(folded("efficientnet_b0"), (224, 224), forms=forms)
         return sum(predict(layer, 4, SINGLE, SINGLE, ceilings).seconds for layer in layers)
 
-    mixed = seconds(chosen(ceilings))
-    assert mixed <= 1.1 * min(seconds(False), seconds(True))
+    mixed = seconds(dict.fromkeys(chosen(ceilings), FUSED))
+    assert mixed <= 1.1 * min(seconds(THREE), seconds(FUSED))
 
 
 def test_a_mixed_plan_has_weights_for_its_layers():
-    some = frozenset({"stages.1.0", "stages.4.2"})
-    layers = network_layers(folded("efficientnet_b0"), (224, 224), fuse_expansion=some)
-    weights = layer_weights(folded("efficientnet_b0"), fuse_expansion=some)
+    some = {"stages.1.0": FUSED, "stages.4.2": FUSED, "stages.0.0": WHOLE, "stages.6.0": WHOLE}
+    layers = network_layers(folded("efficientnet_b0"), (224, 224), forms=some)
+    weights = layer_weights(folded("efficientnet_b0"), forms=some)
     assert [(one.name, one.operator) for one in weights] == [(one.name, one.operator) for one in layers]
-    assert {one.block for one in layers if one.operator == "expand_depthwise_pool"} == some
+    for operator, form in (("expand_depthwise_pool", FUSED), ("mbconv", WHOLE)):
+        blocks = [one.block for one in layers if one.operator == operator]
+        assert sorted(blocks) == sorted(name for name in some if some[name] is form)

@@ -287,6 +287,7 @@ def test_properties_and_reports(tiny):
     assert 0 < memory.peak_bytes <= memory.arena_bytes
     parameters = sum(p.numel() for p in tiny.parameters())
     assert parameters * 2 < memory.weight_bytes < parameters * 8
+    assert memory.scratch_bytes == 0  # the reference's maps are PyTorch's
     assert memory.total_bytes == memory.arena_bytes + memory.weight_bytes
     assert "KiB" in str(memory)
     assert repr(engine) == (

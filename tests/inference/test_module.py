@@ -13,7 +13,7 @@ from torch import nn
 
 from effnet_fast import InferenceEngine
 from effnet_fast.backends import Backend
-from effnet_fast.inference import fold, network_layers
+from effnet_fast.inference import BlockForm, fold, network_layers
 from effnet_fast.inference.inputs import ImageSpec
 from effnet_fast.inference.module import FusedNetwork
 from effnet_fast.inference.packing import pack_network
@@ -78,14 +78,15 @@ def test_other_blocks(tiny_with, changes):
     assert torch.equal(engine.as_module()(images), engine(images))
 
 
-@pytest.mark.parametrize("fuse_expansion", [False, True])
-def test_either_plan_of_a_block(tiny, fuse_expansion):
+@pytest.mark.parametrize("backend", [Backend.CPU, Backend.REFERENCE])
+@pytest.mark.parametrize("form", BlockForm)
+def test_any_form_of_a_block(tiny, form, backend):
     """The engine takes one of them; each is a network of its own operators."""
     folded, images = fold(tiny), make_images(3)
-    layers = network_layers(folded, (SIZE, SIZE), fuse_expansion=fuse_expansion)
-    backends = dict.fromkeys((layer.operator for layer in layers), Backend.CPU)
+    layers = network_layers(folded, (SIZE, SIZE), forms=form)
+    backends = dict.fromkeys((layer.operator for layer in layers), backend)
     device = torch.device("cpu")
-    weights = pack_network(folded, backends, torch.float32, device, fuse_expansion=fuse_expansion)
+    weights = pack_network(folded, backends, torch.float32, device, forms=form)
     spec = ImageSpec(3, SIZE, SIZE, "float", "NCHW", torch.float32, device)
     network = FusedNetwork(layers, weights, backends, (None, None), spec=spec)
     with torch.no_grad():
@@ -106,7 +107,8 @@ def test_maps_are_freed_when_they_are_read(tiny):
         network(images)
         peak = peak_allocated_bytes(lambda: network(images))
     # The allocator rounds to 64 bytes, as the plan's offsets are.
-    assert peak <= 1.01 * plan_network(engine.plan.layers, batch=9, dtype=engine.dtype).peak_bytes
+    plan = plan_network(engine.plan.layers, batch=9, dtype=engine.dtype)
+    assert peak <= 1.01 * plan.peak_bytes
 
 
 def test_images_that_do_not_fit_are_refused_as_by_the_engine(tiny):

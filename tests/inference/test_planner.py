@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effnet_fast.inference import fold, network_layers, plan_network
+from effnet_fast.inference import BlockForm, fold, network_layers, plan_network
 from effnet_fast.inference.layers import IMAGE, Layer, Value
 from effnet_fast.inference.planner import Plan, images_per_pass, passes
 from effnet_fast.models import create_model
@@ -47,7 +47,7 @@ def test_layers_of_b0(b0_layers):
 
 def test_fused_layers_of_b0_never_hold_the_expanded_map():
     network = fold(create_model("efficientnet_b0").eval())
-    layers = network_layers(network, (224, 224), fuse_expansion=True)
+    layers = network_layers(network, (224, 224), forms=BlockForm.EXPANSION_FUSED)
     operators = [layer.operator for layer in layers]
     assert operators[:5] == [
         "stem_conv", "depthwise_conv_gate", "pointwise_conv", "expand_depthwise_pool", "squeeze_excite_gate",
@@ -59,10 +59,11 @@ def test_fused_layers_of_b0_never_hold_the_expanded_map():
     assert (96, 112, 112) not in {layer.y.shape for layer in layers}
     assert layers[4].count == 56 * 56
     plans = [
-        plan_network(network_layers(network, (224, 224), fuse_expansion=fused), batch=1, dtype=torch.float32)
-        for fused in (False, True)
+        plan_network(network_layers(network, (224, 224), forms=form), batch=1, dtype=torch.float32)
+        for form in BlockForm
     ]
     assert plans[1].peak_bytes < 0.6 * plans[0].peak_bytes
+    assert plans[2].peak_bytes < 0.8 * plans[1].peak_bytes
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "tf_efficientnet_b0"])

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from effnet_fast.inference import MemoryReport, fold, network_layers, plan_network
+from effnet_fast.inference import BlockForm, MemoryReport, fold, network_layers, plan_network
 from effnet_fast.inference.cost import Prediction
 from effnet_fast.inference.report import plan_table
 from effnet_fast.models import create_model
@@ -17,16 +17,20 @@ from effnet_fast.models import create_model
 def plan():
     with torch.device("meta"):
         network = fold(create_model("tf_efficientnet_b0").eval())
-    layers = network_layers(network, (224, 224), fuse_expansion=True)
+    layers = network_layers(network, (224, 224), forms=BlockForm.EXPANSION_FUSED)
     return plan_network(layers, batch=4, dtype=torch.float32, budget_bytes=4 << 20)
 
 
 @pytest.fixture(scope="module")
 def predictions(plan):
+    return predictions_of(plan.layers)
+
+
+def predictions_of(layers) -> dict[str, Prediction]:
     """A memory time of 1 us for the first step, 2 us for the second and so on, and 0.5 us of launch."""
     return {
         layer.name: Prediction(1e-6 * number + 5e-7, {"launch": 5e-7, "memory": 1e-6 * number})
-        for number, layer in enumerate(plan.layers, start=1)
+        for number, layer in enumerate(layers, start=1)
     }
 
 
@@ -74,9 +78,33 @@ def test_every_step_is_a_line_and_no_line_is_wider_than_a_screen(plan, predictio
     assert "…" not in table  # nothing is cut off
 
 
+def test_a_whole_block_is_one_line():
+    with torch.device("meta"):
+        network = fold(create_model("tf_efficientnet_b0").eval())
+    layers = network_layers(network, (224, 224), forms=BlockForm.WHOLE)
+    plan = plan_network(layers, batch=4, dtype=torch.float32, threads=2, budget_bytes=4 << 20)
+    table = plan_table(plan, measured={layer.name: 1e-5 for layer in layers})
+    assert sum("mbconv" in line for line in table.splitlines()) == 16
+    assert row(table, "stages.1.1") == [
+        *("stages.1.1", "mbconv", "whole", "144,", "3x3", "silu", "se", "6", "+", "x"),
+        *("24x56x56", "24x56x56", "882.0", "KiB", "4", "10.0"),
+    ]
+    assert table.splitlines()[-1] == "whole n: the whole block in one kernel, n channels inside"
+    assert ("scratch" in table) == (plan.scratch_bytes > 0)
+    lines = plan_table(
+        plan, predictions_of(layers), dict.fromkeys((layer.name for layer in layers), 0.123456)
+    )
+    assert max(map(len, lines.splitlines())) <= 140
+
+
 def test_the_line_about_memory():
     report = MemoryReport(arena_bytes=3 << 20, weight_bytes=1 << 20, peak_bytes=2 << 20)
     assert str(report) == "activations 3.0 MiB (live at most 2.0 MiB), weights 1.0 MiB, together 4.0 MiB"
+    kernels = dataclasses.replace(report, scratch_bytes=3 << 19)
+    assert (kernels.activation_bytes, kernels.total_bytes) == (9 << 19, 11 << 19)
+    assert str(kernels) == (
+        "activations 3.0 MiB (live at most 2.0 MiB), scratch 1.5 MiB, weights 1.0 MiB, together 5.5 MiB"
+    )
     saving = dataclasses.replace(report, saved_bytes=5 << 20)
     assert saving.total_bytes == report.total_bytes == 4 << 20
     assert str(saving) == f"{report}; kept for save() 5.0 MiB"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
@@ -83,6 +84,43 @@ def test_a_loaded_engine_saves_the_same(tiny, tmp_path):
     for a, b in zip(first.convolutions(), second.convolutions(), strict=True):
         assert torch.equal(a.weight, b.weight)
         assert torch.equal(a.bias, b.bias)
+
+
+def test_weights_that_are_not_kept_are_freed_and_not_saved(tiny, tmp_path, monkeypatch):
+    folded = []
+
+    def watched(model):
+        network = fold(model)
+        folded.append(weakref.ref(network.classifier.weight))
+        return network
+
+    monkeypatch.setattr("effnet_fast.inference.engine.fold", watched)
+    kept, freed = make(tiny), make(tiny, keep_weights=False)
+    images = torch.randn(5, 3, SIZE, SIZE)
+    assert torch.equal(freed(images), kept(images))
+    assert torch.equal(freed.as_module()(images), kept(images))
+    assert [weight() is None for weight in folded] == [False, True]
+    assert freed.memory.saved_bytes == 0 < kept.memory.saved_bytes
+    assert freed.memory.total_bytes == kept.memory.total_bytes
+    assert freed.num_classes == 10
+    with pytest.raises(
+        RuntimeError, match=r"keep_weights=False cannot be saved: .* Make it with keep_weights=True"
+    ):
+        freed.save(tmp_path / "engine")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_may_be_loaded_without_keeping_its_weights(tiny, tmp_path):
+    engine = make(tiny)
+    engine.save(tmp_path / "engine")
+    loaded = InferenceEngine.load(tmp_path / "engine", keep_weights=False)
+    images = torch.randn(5, 3, SIZE, SIZE)
+    assert torch.equal(loaded(images), engine(images))
+    assert loaded.memory.saved_bytes == 0
+    with pytest.raises(RuntimeError, match="cannot be saved"):
+        loaded.save(tmp_path / "again")
+    with pytest.raises(TypeError, match="keep_weights must be True or False, got 'no'"):
+        InferenceEngine.load(tmp_path / "engine", keep_weights="no")
 
 
 def test_a_model_without_preprocessing(tiny, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from effnet_fast.inference import fold, network_layers, plan_network
+from effnet_fast.inference import BlockForm, fold, network_layers, plan_network
 from effnet_fast.models import EfficientNet, model_config
 from effnet_fast.models.config import MBConvConfig
 from effnet_fast.models.presets import scaled_config
@@ -96,10 +96,12 @@ def test_fused_bytes_are_those_of_the_engines_plan(name, dtype):
     network = fold(meta_model(model_config(name)))
     for side in (None, 97):
         counts = count(model_config(name), side, dtype=dtype)
-        for fused, plan_name in ((False, "three_kernels"), (True, "expansion_fused")):
-            layers = network_layers(network, (counts.resolution,) * 2, fuse_expansion=fused)
+        for form in (BlockForm.THREE_KERNELS, BlockForm.EXPANSION_FUSED):
+            layers = network_layers(network, (counts.resolution,) * 2, forms=form)
             plan = plan_network(layers, batch=1, dtype=dtype)
-            assert counts.activation_bytes[plan_name] == sum(plan.step_bytes(layer) for layer in plan.layers)
+            assert counts.activation_bytes[form.name.lower()] == sum(
+                plan.step_bytes(layer) for layer in plan.layers
+            )
 
 
 @pytest.mark.parametrize("phi", [-6, 0.3, 2.5])

@@ -1,0 +1,142 @@
+// The micro-kernel of every convolution that stores a map: multiplies, activates, adds the residual and stores, out of
+// the registers. Included inside an instruction set's namespace, after matrix.h.
+#pragma once
+
+// A part of the left operand: `length` consecutive elements of every row, rows `stride` elements apart. A 1x1
+// convolution has one piece, a larger one a piece for each kernel row, a block's projection one for each chunk.
+template <class Element>
+struct Piece {
+  const Element* data;
+  int64_t length, stride;
+};
+
+template <class Storage, class Element>
+struct OutputTile {
+  const Piece<Element>* pieces;
+  int64_t piece_count;
+  int64_t row;         // the tile's first, counted from the pieces' data
+  const float* panel;  // weights: all of piece 0, then all of piece 1, ...
+  const float* bias;
+  Storage* y;               // of the first row and the panel's first column
+  const Storage* residual;  // like y, or null
+  int64_t columns;          // of y: distance of two rows
+  int lanes;                // of the panel's last vector that exist
+  Activation activation;
+};
+
+// SiLU and the identity have kernels of their own. The others are cheap: one kernel writes its sums to the stack and
+// activates them from there, which spares two thirds of the code.
+enum class Finish { kIdentity, kSilu, kAny };
+static inline Finish finish_of(Activation a) {
+  return a == Activation::kIdentity ? Finish::kIdentity : a == Activation::kSilu ? Finish::kSilu : Finish::kAny;
+}
+
+// Activates `vectors` vectors in place.
+template <class Storage>
+static void activate_floats(float* values, int vectors, Activation activation) {
+  with_activation(activation, [&]<Activation kActivation>() {
+    for (int i = 0; i < vectors; i++, values += Vec::kWidth) store(values, activate<kActivation, Storage>(load(values)));
+  });
+}
+
+// y[kRows][kVectors * W] = activation(bias + rows x panel) + residual, rounded once.
+template <class Storage, class Element, Finish kFinish, int kRows, int kVectors>
+static void output_tile(const OutputTile<Storage, Element>& t) {
+  Vec sum[kRows][kVectors];
+  start_with_bias(sum, t.bias);
+  const float* panel = t.panel;
+  for (int64_t p = 0; p < t.piece_count; p++) {
+    const Piece<Element>& piece = t.pieces[p];
+    accumulate(sum, piece.data + t.row * piece.stride, piece.stride, piece.length, panel);
+  }
+  if constexpr (kFinish == Finish::kAny) {
+    float values[kRows * kVectors * Vec::kWidth];
+#pragma GCC unroll 32
+    for (int i = 0; i < kRows * kVectors; i++) store(values + i * Vec::kWidth, sum[i / kVectors][i % kVectors]);
+    activate_floats<Storage>(values, kRows * kVectors, t.activation);
+#pragma GCC unroll 32
+    for (int i = 0; i < kRows * kVectors; i++) sum[i / kVectors][i % kVectors] = load(values + i * Vec::kWidth);
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; i++) {
+#pragma GCC unroll 8
+    for (int j = 0; j < kVectors; j++) {
+      const int64_t at = i * t.columns + j * Vec::kWidth;
+      const Vec v = kFinish == Finish::kSilu ? activate<Activation::kSilu, Storage>(sum[i][j]) : sum[i][j];
+      if (j < kVectors - 1 || t.lanes == Vec::kWidth) {
+        store(t.y + at, t.residual ? add(v, load(t.residual + at)) : v);
+      } else {
+        store_n(t.y + at, t.residual ? add(v, load_n(t.residual + at, t.lanes)) : v, t.lanes);
+      }
+    }
+  }
+}
+
+template <class Storage, class Element>
+using OutputTileKernel = void (*)(const OutputTile<Storage, Element>&);
+
+template <class Storage, class Element, Finish kFinish, int kVectors, int kRows = kTileRows>
+static OutputTileKernel<Storage, Element> output_tile_of_rows(int rows) {
+  if constexpr (kRows > 1) {
+    if (rows < kRows) return output_tile_of_rows<Storage, Element, kFinish, kVectors, kRows - 1>(rows);
+  }
+  return output_tile<Storage, Element, kFinish, kRows, kVectors>;
+}
+
+template <class Storage, class Element, Finish kFinish>
+static OutputTileKernel<Storage, Element> output_tile_of(int rows, int vectors) {
+  if (vectors == 1) return output_tile_of_rows<Storage, Element, kFinish, 1>(rows);
+  if (vectors == 2) return output_tile_of_rows<Storage, Element, kFinish, 2>(rows);
+  return output_tile_of_rows<Storage, Element, kFinish, kPanelVectors>(rows);
+}
+
+template <class Storage, class Element>
+static OutputTileKernel<Storage, Element> output_tile_for(Activation activation, int rows, int vectors) {
+  switch (finish_of(activation)) {
+    case Finish::kIdentity: return output_tile_of<Storage, Element, Finish::kIdentity>(rows, vectors);
+    case Finish::kSilu: return output_tile_of<Storage, Element, Finish::kSilu>(rows, vectors);
+    case Finish::kAny: break;
+  }
+  return output_tile_of<Storage, Element, Finish::kAny>(rows, vectors);
+}
+
+// Rows [first, last) of y, `columns` wide, over panels [first_panel, last_panel): a panel outermost, so that it stays in
+// the L1 or L2 over all tiles. `y` and `residual` are those of row 0. Tiles of equal height: 49 rows are 7 x 7.
+template <class Storage, class Element>
+static void output_rows(const Piece<Element>* pieces, int64_t piece_count, int64_t first, int64_t last,
+                        const Panels& panels, const float* weight, int64_t first_panel, int64_t last_panel,
+                        Activation activation, Storage* y, const Storage* residual) {
+  const int64_t rows = last - first, tiles = ceil_div(rows, kTileRows), columns = panels.columns;
+  for (int64_t p = first_panel; p < last_panel; p++) {
+    const int vectors = panels.width_of(p);
+    const int64_t column = panels.first_vector(p) * Vec::kWidth, left = columns - column - (vectors - 1) * Vec::kWidth;
+    OutputTile<Storage, Element> tile{pieces,
+                                      piece_count,
+                                      first,
+                                      weight + (panels.weights_of(p) - panels.weight),
+                                      panels.bias + column,
+                                      nullptr,
+                                      nullptr,
+                                      columns,
+                                      static_cast<int>(std::min<int64_t>(Vec::kWidth, left)),
+                                      activation};
+    for (int64_t t = 0; t < tiles; t++) {
+      const int64_t row = first + t * rows / tiles, height = first + (t + 1) * rows / tiles - row;
+      const int64_t at = row * columns + column;
+      tile.row = row;
+      tile.y = y + at;
+      tile.residual = residual ? residual + at : nullptr;
+      output_tile_for<Storage, Element>(activation, static_cast<int>(height), vectors)(tile);
+    }
+  }
+}
+
+// A panel's weights with every row k of them multiplied by gates[k]; `depth` rows.
+template <class Element>
+static void scale_panel(const float* panel, int vectors, int64_t depth, const float* gates, float* scaled) {
+  for (int64_t k = 0; k < depth; k += Product<Element>::kStep) {
+    for (int j = 0; j < vectors; j++, panel += Vec::kWidth, scaled += Vec::kWidth) {
+      store(scaled, Product<Element>::scale(panel, gates + k));
+    }
+  }
+}
