@@ -11,14 +11,15 @@ export TORCH_CUDA_ARCH_LIST ?= 9.0
 
 NATIVE := setup.py pyproject.toml $(shell find csrc -type f)
 
-.PHONY: help bench peers bench-full bench-micro test test-full gpu lint format wheel readme report build clean
+.PHONY: help bench peers bench-full bench-cpu bench-micro test test-full gpu lint format wheel readme report build clean
 
 help:
 	@echo "make bench       classify photographs and compare with stock PyTorch across phi (6 minutes)"
 	@echo "make bench-full  every variant and peer; writes the result file that the README quotes"
+	@echo "make bench-cpu   the networks and peers that the CPU targets name, and which targets are met (30 minutes)"
 	@echo "make peers       installs the peers that make bench leaves out: ONNX Runtime and OpenVINO"
 	@echo "make bench-micro host overhead per call, with pytest-benchmark"
-	@echo "                python -m benchmarks also has latency, memory, ops, profile"
+	@echo "                python -m benchmarks also has latency, memory, ops, blocks, profile"
 	@echo "make test        the tests; make test-full adds the slow ones"
 	@echo "make lint        ruff and clang-format; make format applies them"
 	@echo "make wheel       builds a wheel, installs it in a bare environment and classifies a photograph"
@@ -31,6 +32,10 @@ bench: build
 
 bench-full: build peers
 	$(RUN) -m benchmarks models --full
+
+# A machine's own folder, as bench-full's; resumes.
+bench-cpu: build peers
+	$(RUN) -m benchmarks models --suite cpu
 
 # ONNX Runtime and OpenVINO: peers that nothing else needs.
 peers: $(VENV)/peers

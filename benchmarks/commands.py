@@ -9,10 +9,10 @@ import click
 import torch
 from rich.console import Console
 
-import effnet_fast
-from benchmarks import operator_tables, operators, profile, readme
+from benchmarks import operator_tables, operators, readme
 from benchmarks import photos as photographs
-from benchmarks.cases import DTYPES, describe_model, parse_dtypes, parse_numbers
+from benchmarks.blocks_command import blocks_command
+from benchmarks.cases import describe_model, parse_dtypes, parse_numbers
 from benchmarks.console import (
     FOLDER,
     LOCAL,
@@ -25,17 +25,18 @@ from benchmarks.console import (
     shown_path,
     usage,
 )
+from benchmarks.contest import Job, rows_text
 from benchmarks.devices import DEVICES, check_device
 from benchmarks.latency_command import latency
 from benchmarks.layers import layer_cases
 from benchmarks.memory_command import memory_command
 from benchmarks.models_command import models, run_default, show_models
+from benchmarks.profile_command import profile_command
 from benchmarks.progress import Reporter
 from benchmarks.resources.command import resources
 from benchmarks.results import ResultError, Results, load, save
 from benchmarks.rows import OK
 from benchmarks.runner import QUICK
-from benchmarks.subject import distinct_images, rows_of_batch, seeded_model
 from effnet_fast.images import ImageError
 from effnet_fast.measure import describe
 
@@ -137,7 +138,7 @@ def ops_command(
     if not cases:
         raise click.UsageError(f"--operator: no layer of {', '.join(names)} is computed by {', '.join(only)}")
     jobs = [
-        operators.Job(case, (*ours, *operators.stock_peers(case.layer.operator, device, compiled=compiled)))
+        Job(case, (*ours, *operators.stock_peers(case.layer.operator, device, compiled=compiled)))
         for case in cases
     ]
     settings = replace(QUICK, rounds=rounds, min_seconds=min_seconds, threads=torch.get_num_threads())
@@ -153,9 +154,9 @@ def ops_command(
         " ".join(["python -m benchmarks ops", *filter(None, options)]),
     )
     console, path = new_console(), out / f"operators-{device}.json"
-    reporter = Reporter(console, title=operators.case_title, text=operators.rows_text)
+    reporter = Reporter(console, title=operators.case_title, text=rows_text)
 
-    def run(pending: list[operators.Job], results: Results) -> int:
+    def run(pending: list[Job], results: Results) -> int:
         if not pending:
             return 0
         console.print(f"{len(pending)} layers to measure; first, how fast a plain copy is", highlight=False)
@@ -172,38 +173,6 @@ def _show_operators(console: Console, results: Results, path: Path) -> None:
     console.print(operator_tables.operators_table(results))
     for note in operator_tables.notes(results):
         console.print(note, markup=False, highlight=False)
-    console.print(f"written: {shown_path(path)}, .csv", markup=False, highlight=False)
-
-
-@main.command("profile")
-@click.option("--model", "name", default="efficientnet_b0", show_default=True)
-@click.option("--batch", default=16, show_default=True, type=click.IntRange(1))
-@click.option("--dtype", default="float32", show_default=True, type=click.Choice(list(DTYPES)))
-@click.option("--repeats", default=15, show_default=True, type=click.IntRange(1))
-@click.option("--threads", default=0, type=click.IntRange(0), help="0: as many as torch takes.")
-@click.option("--out", type=FOLDER, default=LOCAL, help="Folder of the result files.")
-def profile_command(name: str, batch: int, dtype: str, repeats: int, threads: int, out: Path) -> None:
-    """Show where effnet_fast's time goes: every step of the engine's plan, and their sums by kind."""
-    if threads:
-        torch.set_num_threads(threads)
-    path = out / f"profile-{name}-{batch}-{dtype}.json"
-    command = f"python -m benchmarks profile --model {name} --batch {batch} --dtype {dtype}"
-    try:
-        model = seeded_model(name)
-        size = model.preprocessing.size
-        engine = effnet_fast.InferenceEngine(model, batch_size=batch, dtype=DTYPES[dtype])
-        images = distinct_images(size)[rows_of_batch(batch)].to(DTYPES[dtype])
-        images = images.contiguous(memory_format=torch.channels_last)
-        steps = profile.profile_engine(engine, images, repeats=repeats)
-        results = Results("profile", describe(), {"repeats": repeats}, command, [])
-        results.rows = profile.rows(name, dtype, batch, steps)
-        check_replaceable(path, "profile")
-        save(results, path)
-    except (ValueError, profile.ProfileError) as error:
-        raise refuse(error) from error
-    console = new_console()
-    console.print(profile.steps_table(steps))
-    console.print(profile.groups_table(f"{name} @{size}, batch {batch}, {dtype}: where the time goes", steps))
     console.print(f"written: {shown_path(path)}, .csv", markup=False, highlight=False)
 
 
@@ -239,5 +208,5 @@ def show(results: Path) -> None:
     show_models(new_console(), found, results)
 
 
-for command in (models, latency, memory_command, resources):
+for command in (models, latency, memory_command, profile_command, blocks_command, resources):
     main.add_command(command)

@@ -1,8 +1,8 @@
-"""`python -m benchmarks models`: the sweep over phi."""
+"""`python -m benchmarks models`: the sweep over phi, and the suites."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,16 +10,27 @@ import click
 import torch
 from rich.console import Console
 
-from benchmarks import plots, tables
+from benchmarks import bars, plots, tables
 from benchmarks.cases import PHIS, Case, networks_between, parse_dtypes, parse_numbers, sweep
-from benchmarks.console import FOLDER, SECONDS, new_console, result_path, run_sweep, shown_path, usage
+from benchmarks.console import (
+    FOLDER,
+    RESULTS,
+    SECONDS,
+    new_console,
+    result_path,
+    run_sweep,
+    shown_path,
+    usage,
+)
 from benchmarks.devices import DEVICES, check_device, default_device
 from benchmarks.peers import PEERS, default_peers, parse_peers
 from benchmarks.progress import Reporter
 from benchmarks.results import Results, save
 from benchmarks.rows import OK
 from benchmarks.runner import QUICK, THOROUGH, Job, Runner, Settings
-from effnet_fast.measure import describe
+from benchmarks.suites import SUITES
+from benchmarks.targets import target_lines
+from effnet_fast.measure import describe, device_slug
 
 #: The default sweep leaves out larger variants to end within five minutes on two cores, and gives a peer that
 #: is slow to start one variant.
@@ -42,6 +53,12 @@ DEADLINE_SECONDS = 290.0
 @click.option(
     "--continuous", is_flag=True, help="The formula's phi = 0, 0.5, ... 7 in the place of the variants."
 )
+@click.option(
+    "--suite",
+    type=click.Choice(list(SUITES)),
+    help="A fixed list of models, batches and peers, into results/<device>/<suite>.json; resumes. With "
+    "--model and --dtype: those of it.",
+)
 @click.option("--batch", help="Images per call.  [default: 1,16; on a GPU 1,32,256]")
 @click.option("--dtype", help="[default: float32,bfloat16; on a GPU float16,bfloat16]")
 @click.option("--device", type=click.Choice(DEVICES), help="[default: cuda where there is one]")
@@ -54,7 +71,7 @@ DEADLINE_SECONDS = 290.0
 @click.option(
     "--resume", is_flag=True, help="Keep the finished cases of the result file, measure the others."
 )
-@click.option("--fresh", is_flag=True, help="With --full: measure everything anew, replace the file.")
+@click.option("--fresh", is_flag=True, help="With --full or --suite: measure all anew, replace the file.")
 @click.option("--out", type=FOLDER, help="Folder of the result files.")
 @click.option("--rounds", type=click.IntRange(3), help="[default: 5; with --full 7]")
 @click.option("--min-seconds", type=SECONDS, help="Length of one sample.  [default: 0.2; with --full 0.25]")
@@ -64,6 +81,7 @@ def models(
     phi: str | None,
     model_names: tuple[str, ...],
     continuous: bool,
+    suite: str | None,
     batch: str | None,
     dtype: str | None,
     device: str | None,
@@ -84,6 +102,18 @@ def models(
     """
     if model_names and (phi is not None or continuous):
         raise click.UsageError("--model and --phi or --continuous exclude each other")
+    given = {"rounds": rounds, "min_seconds": min_seconds, "budget_seconds": budget}
+    given = {name: value for name, value in given.items() if value is not None} | {"threads": threads}
+    if suite:
+        others = {
+            "--phi": phi, "--continuous": continuous, "--batch": batch, "--device": device, "--peers": peers,
+            "--full": full,
+        }  # fmt: skip
+        for option in (option for option, value in others.items() if value):
+            raise click.UsageError(f"--suite and {option} exclude each other")
+        if not run_suite(suite, model_names, dtype, given, resume=not fresh, out=out):
+            raise SystemExit(1)
+        return
     chosen = usage(check_device, device)
     asked_phi = phi if phi is not None else (f"{PHIS[0]}-{PHIS[-1]}" if full or continuous else DEFAULT_PHIS)
     indices = usage(parse_numbers, asked_phi, allowed=PHIS, name="--phi")
@@ -95,12 +125,7 @@ def models(
     narrowed = not (full or peers or model_names or continuous)
     all_peers = usage(parse_peers, peers, chosen) if peers else default_peers(chosen, quick=not full)
     jobs = [Job(case, tuple(_peers_of(case, all_peers) if narrowed else all_peers)) for case in cases]
-    given = {"rounds": rounds, "min_seconds": min_seconds, "budget_seconds": budget}
-    settings = replace(
-        THOROUGH if full else QUICK,
-        threads=threads,
-        **{name: value for name, value in given.items() if value is not None},
-    )
+    settings = replace(THOROUGH if full else QUICK, **given)
     options = [
         *(f"--model {name}" for name in model_names),
         "" if model_names or phi is None else f"--phi {phi}",
@@ -122,6 +147,36 @@ def models(
     )
     if not served:
         raise SystemExit(1)
+
+
+def run_suite(
+    name: str,
+    model_names: Sequence[str],
+    dtype: str | None,
+    given: Mapping[str, float],
+    *,
+    resume: bool,
+    out: Path | None,
+    start_peer: Callable | None = None,
+) -> bool:
+    """Measure the suite called `name`, or those of its cases; see `run_models`.
+
+    `given` are fields of `Settings` that replace the suite's.
+    """
+    suite = SUITES[name]
+    cases = usage(suite.cases, model_names, usage(parse_dtypes, dtype) if dtype else ())
+    return run_models(
+        new_console(),
+        (out or RESULTS / device_slug(suite.device)) / f"{name}.json",
+        [Job(case, suite.peers) for case in cases],
+        replace(suite.settings, **given),
+        suite=name,
+        device=suite.device,
+        resume=resume,
+        # A part of the suite goes into the same file, and this is what completes it.
+        command=f"python -m benchmarks models --suite {name}",
+        start_peer=start_peer,
+    )
 
 
 def _peers_of(case: Case, names: list[str]) -> list[str]:
@@ -156,6 +211,7 @@ def run_models(
     jobs: list[Job],
     settings: Settings,
     *,
+    suite: str = "",
     device: str = "cpu",
     resume: bool = False,
     command: str = "python -m benchmarks models",
@@ -164,11 +220,13 @@ def run_models(
 ) -> bool:
     """Run `jobs` into the result file `path`; True when effnet_fast has a time in every case that was run.
 
-    `deadline_seconds` and `start_peer` are passed on to the `Runner`.
+    `suite` is noted in the file, so that its targets are shown with the table. `deadline_seconds` and
+    `start_peer` are passed on to the `Runner`.
     """
     threads = settings.threads or torch.get_num_threads()
     settings = replace(settings, threads=threads)
-    fresh = Results("models", describe(device=device, threads=threads), settings.record(), command)
+    noted = settings.record() | ({"suite": suite} if suite else {})
+    fresh = Results("models", describe(device=device, threads=threads), noted, command)
 
     def run(pending: list[Job], results: Results) -> int:
         with Runner(settings, Reporter(console), device=device, start_peer=start_peer) as runner:
@@ -185,7 +243,10 @@ def show_models(console: Console, results: Results, path: Path) -> None:
     console.print(tables.models_table(results))
     for note in tables.notes(results):
         console.print(note, markup=False, highlight=False)
+    for line in target_lines(results):
+        console.print(line, markup=False, highlight=False)
     picture = path.with_suffix(".png")
-    drawn = plots.plot_models(results, picture)
+    draw = bars.plot_bars if results.settings.get("suite") else plots.plot_models
+    drawn = draw(results, picture)
     files = f"{shown_path(path)}, .csv" + (", .png" if drawn else "")
     console.print(f"written: {files}", markup=False, highlight=False)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 
+from benchmarks.contest import ContestRunner, candidate, judge
 from benchmarks.layers import LayerCase, images_of
 from benchmarks.progress import Reporter
-from benchmarks.results import Results
-from benchmarks.rows import ERROR, FAIL, OK, time_columns
-from benchmarks.runner import Settings, run_jobs
-from benchmarks.unfused import Unfused
+from benchmarks.rows import ERROR, OK
+from benchmarks.runner import Settings
+from benchmarks.unfused import Unfused, compiled_call
 from effnet_fast import backends
-from effnet_fast.measure import Candidate, LocalCandidate, alternate
-from effnet_fast.measure.device_timing import DeviceTimer
+from effnet_fast.measure import alternate
 from effnet_fast.ops import handle
 from effnet_fast.ops.geometry import allocate
 from effnet_fast.ops.schemas import OPERATORS
@@ -44,14 +41,6 @@ COMPILE_MODES = {"cpu": None, "cuda": "max-autotune-no-cudagraphs"}
 
 #: Of each of the two buffers of a copy: many times what any cache of the device holds.
 COPY_BYTES = {"cpu": 512 << 20, "cuda": 2 << 30}
-
-
-@dataclass(frozen=True)
-class Job:
-    """One layer and who computes it."""
-
-    case: LayerCase
-    peers: tuple[str, ...]
 
 
 def available_backends(device: str) -> list[str]:
@@ -101,26 +90,6 @@ def cudnn(**changes: bool) -> Iterator[None]:
     finally:
         for name, value in before.items():
             setattr(flags, name, value)
-
-
-def candidate(call: Callable[[], object], device: str) -> Candidate:
-    """`call` as `alternate` times it: by the device's own clock where it has one."""
-    return LocalCandidate(call) if device == "cpu" else _OnDevice(call)
-
-
-@functools.cache
-def _timer() -> DeviceTimer:
-    return DeviceTimer()
-
-
-class _OnDevice:
-    """A candidate that the GPU's events time; how long a sample lasts is theirs to choose."""
-
-    def __init__(self, call: Callable[[], object]) -> None:
-        self._call = call
-
-    def sample(self, min_seconds: float) -> list[float]:
-        return [_timer()(self._call) / 1e6]
 
 
 def copy_bandwidth(device: str, *, size: int | None = None) -> float:
@@ -176,110 +145,48 @@ class Contest:
         call()
         rows = torch.tensor(sorted({0, self.case.batch - 1}))
         expectation = Expectation.of(self.operator, images_of(self.operator, self.arguments, rows))
-        found = expectation.compare([output[rows.to(output.device)] for output in self.outputs])
-        used = max(comparison.used for comparison in found.values())
-        passed = all(comparison.passed for comparison in found.values())
-        row["status"] = OK if passed else FAIL
-        row["error_usage"] = float(f"{used:.4g}") if used < float("inf") else None
-        row["reason"] = "" if passed else f"error is {used:.3g} times what the contract allows"
+        judge(expectation.compare([output[rows.to(output.device)] for output in self.outputs]), row)
 
     def _stock(self, peer: str) -> Callable[[], object]:
         module = Unfused(self.operator, self.arguments).eval()
-        function: Callable = module
         if peer == "compiled":
-            torch.compiler.reset()
-            function = torch.compile(module, fullgraph=True, dynamic=False, mode=COMPILE_MODES[self.device])
+            return compiled_call(module, module.inputs, COMPILE_MODES[self.device])
 
         def call() -> object:
             with torch.no_grad(), cudnn(**CUDNN.get(peer, {})):
-                return function(*module.inputs)
+                return module(*module.inputs)
 
-        import torch._inductor.config as inductor_config
-
-        # Constant weights may be packed for the library that multiplies: up to 1.6 times faster on a CPU.
-        with inductor_config.patch(freezing=True):
-            call()
+        call()
         return call
 
 
-class OperatorRunner:
-    """Runs jobs in this process: nothing but the layer itself is timed."""
+class OperatorRunner(ContestRunner):
+    """Contests of single layers; `copy_bytes_per_second` is the bandwidth that theirs is compared with."""
 
-    def __init__(self, settings: Settings, reporter: Reporter, device: str, copy_bytes_per_second: float):
-        self.settings, self.reporter, self.device = settings, reporter, device
+    def __init__(
+        self, settings: Settings, reporter: Reporter, device: str, copy_bytes_per_second: float
+    ) -> None:
+        super().__init__(settings, reporter, device)
         self.copy_bytes_per_second = copy_bytes_per_second
 
-    def run(
-        self,
-        jobs: Sequence[Job],
-        results: Results,
-        save: Callable[[], None],
-        *,
-        deadline_seconds: float | None = None,
-    ) -> int:
-        """See `benchmarks.runner.run_jobs`."""
-        return run_jobs(
-            jobs, self._run_job, results, save, self.reporter, deadline_seconds=deadline_seconds
-        )  # fmt: skip
+    def open(self, case: LayerCase) -> Contest:
+        return Contest(case, self.device)
 
-    def _run_job(self, job: Job) -> list[dict[str, object]]:
-        rows = {peer: new_row(job.case, peer, self.device) for peer in job.peers}
-        calls: dict[str, Callable[[], object]] = {}
-        try:
-            contest = Contest(job.case, self.device)
-        except Exception as error:  # memory is the usual reason, and the next case may have enough
-            for row in rows.values():
-                row.update(status=ERROR, reason=_sentence(error))
-            return list(rows.values())
-        for peer, row in rows.items():
-            self.reporter.step(f"{row['label']}: preparing")
-            try:
-                calls[peer] = contest.prepare(peer, row)
-            except Exception as error:  # whatever it raises is its result for this case
-                row.update(status=ERROR, reason=_sentence(error))
-        self._time({peer: call for peer, call in calls.items() if rows[peer]["status"] == OK}, rows)
-        for row in rows.values():
-            row["megabytes"] = round(contest.bytes / 1e6, 4)
-            row["copy_gb_per_second"] = round(self.copy_bytes_per_second / 1e9, 2)
-            if row["status"] == OK:
-                rate = contest.bytes / (row["median_ms"] / 1e3)
-                row["gb_per_second"] = round(rate / 1e9, 3)
-                row["copy_share"] = round(rate / self.copy_bytes_per_second, 4)
-        return list(rows.values())
+    def new_row(self, case: LayerCase, peer: str) -> dict[str, object]:
+        return new_row(case, peer, self.device)
 
-    def _time(self, calls: Mapping[str, Callable[[], object]], rows: Mapping[str, dict]) -> None:
-        summaries = alternate(
-            {peer: candidate(call, self.device) for peer, call in calls.items()},
-            rounds=self.settings.rounds,
-            min_seconds=self.settings.min_seconds,
-            budget_seconds=self.settings.budget_seconds,
-            on_sample=lambda index, peer: self.reporter.step(
-                f"{rows[peer]['label']}: round {index + 1} of {self.settings.rounds}"
-            ),
-        )
-        for peer, summary in summaries.items():
-            columns = time_columns(summary, rows[peer]["batch"])
-            # A layer of one image takes microseconds.
-            columns["median_ms"] = round(summary.median * 1e3, 6)
-            rows[peer].update(columns)
-
-
-def _sentence(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".strip().splitlines()[0]
+    def complete(self, contest: Contest, row: dict[str, object]) -> None:
+        row["megabytes"] = round(contest.bytes / 1e6, 4)
+        row["copy_gb_per_second"] = round(self.copy_bytes_per_second / 1e9, 2)
+        if row["status"] == OK:
+            rate = contest.bytes / (row["median_ms"] / 1e3)
+            row["gb_per_second"] = round(rate / 1e9, 3)
+            row["copy_share"] = round(rate / self.copy_bytes_per_second, 4)
 
 
 def case_title(case: LayerCase) -> str:
     """One line naming a case."""
     return f"{case.model} {case.layer.name}, batch {case.batch}, {case.dtype}"
-
-
-def rows_text(rows: Sequence[Mapping[str, object]]) -> str:
-    """A case's result in a line."""
-    parts = [
-        f"{row['label']} {row['median_ms']:.4f}" if row["status"] == OK else f"{row['label']} {row['status']}"
-        for row in rows
-    ]
-    return "ms: " + ", ".join(parts)
 
 
 def new_row(case: LayerCase, peer: str, device: str) -> dict[str, object]:

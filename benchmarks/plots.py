@@ -18,7 +18,7 @@ STYLES = {
     "compiled": ("#3366cc", "D", "-"),
     "onnxruntime": ("#7b4ea3", "X", "--"),
     "openvino-latency": ("#b07aa1", "<", "-."),
-    "openvino-throughput": ("#b07aa1", ">", ":"),
+    "openvino-throughput": ("#d9bcd3", ">", ":"),
     "engine": ("#d1495b", "*", "-"),
     "engine-uint8": ("#e89aa4", "v", "--"),
     # The fastest of a group, where there are too many peers.

@@ -1,4 +1,4 @@
-"""Where the time goes: each step of an engine's plan timed inside whole calls, and grouped by what it is.
+"""Where the time goes: each step of an engine's plan, timed inside whole calls, and its ideal.
 
 The times are those that torch's profiler notes around every operator while the engine runs as it always does,
 so caches are as warm as in use. What is left of the call is the host: Python, the dispatcher, the profiler
@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
 import effnet_fast
+from benchmarks.ideal import ideal_seconds, share_of_peak
 from effnet_fast.inference.cost import work
 from effnet_fast.inference.layers import Layer
+from effnet_fast.measure.peaks import Peaks
 
 PREFIX = "effnet_fast::"
 
@@ -30,6 +31,7 @@ GROUPS = (
     "expand + depthwise",
     "squeeze-excite",
     "project",
+    "whole block",
     "head",
     "classifier",
     "host",
@@ -42,15 +44,21 @@ class ProfileError(RuntimeError):
 
 @dataclass(frozen=True)
 class StepTime:
-    """One step of the plan: median milliseconds of all its passes over one batch, and its multiply-adds."""
+    """One step of the plan: median milliseconds of all its passes over one batch, and its multiply-adds.
+
+    `ideal_ms` are the milliseconds that its arithmetic takes at the machine's peaks, None where those are not
+    known.
+    """
 
     name: str
+    block: str
     group: str
     operator: str
     shape: str
     passes: int
     milliseconds: float
     gmacs: float
+    ideal_ms: float | None = None
 
 
 def group_of(layer: Layer) -> str:
@@ -66,6 +74,8 @@ def group_of(layer: Layer) -> str:
         return "classifier"
     if layer.operator == "squeeze_excite_gate":
         return "squeeze-excite"
+    if layer.operator == "mbconv":
+        return "whole block"
     if layer.operator.startswith("expand_depthwise"):
         return "expand + depthwise"
     if layer.operator.startswith("depthwise"):
@@ -74,9 +84,11 @@ def group_of(layer: Layer) -> str:
 
 
 def profile_engine(
-    engine: effnet_fast.InferenceEngine, images: torch.Tensor, *, repeats: int
+    engine: effnet_fast.InferenceEngine, images: torch.Tensor, *, repeats: int, peaks: Peaks | None = None
 ) -> list[StepTime]:
     """Run `engine(images)` `repeats` times; the last of the result is the host's share.
+
+    `peaks` of the engine's threads give every step its `ideal_ms`.
 
     Raises:
         ProfileError: the engine does not run one dispatcher operator for each step (the reference backend).
@@ -110,20 +122,28 @@ def profile_engine(
         for place, milliseconds in totals.items():
             samples[place].append(milliseconds)
         hosts.append(max(0.0, call - sum(durations)))
+
+    def ideal_ms(layer: Layer) -> float | None:
+        if peaks is None:
+            return None
+        return 1e3 * ideal_seconds(layer, batch, plan.dtype, plan.image_dtype, peaks)
+
     steps = [
         StepTime(
             name=layer.name,
+            block=layer.block,
             group=group_of(layer),
             operator=layer.operator,
             shape=shape_text(layer),
             passes=len(plan.passes(batch, segment)),
             milliseconds=statistics.median(samples[segment_index, layer_index]),
             gmacs=work(layer, batch, plan.dtype, plan.image_dtype).macs / 1e9,
+            ideal_ms=ideal_ms(layer),
         )
         for segment_index, segment in enumerate(plan.segments)
         for layer_index, layer in enumerate(segment.layers)
     ]
-    return [*steps, StepTime("(host)", "host", "", "", 1, statistics.median(hosts), 0.0)]
+    return [*steps, StepTime("(host)", "(host)", "host", "", "", 1, statistics.median(hosts), 0.0)]
 
 
 def operator_milliseconds(profiled: profile) -> list[float]:
@@ -139,76 +159,11 @@ def operator_milliseconds(profiled: profile) -> list[float]:
 
 
 def shape_text(layer: Layer) -> str:
+    """Channels in and out (for a whole block also those between), kernel, stride and size of the input."""
     channels, height, width = layer.x.shape
     stride = f"/{layer.stride}" if layer.stride != 1 else ""
-    return f"{channels}>{layer.y.shape[0]} k{layer.kernel}{stride} @{height}x{width}"
-
-
-def group_rows(steps: Sequence[StepTime]) -> list[dict[str, object]]:
-    """Time, multiply-adds and their shares for each group that occurs."""
-    total = sum(step.milliseconds for step in steps)
-    total_gmacs = sum(step.gmacs for step in steps)
-    rows = []
-    for group in GROUPS:
-        members = [step for step in steps if step.group == group]
-        if members:
-            milliseconds, gmacs = sum(s.milliseconds for s in members), sum(s.gmacs for s in members)
-            rows.append(
-                {
-                    "group": group,
-                    "steps": len(members),
-                    "milliseconds": milliseconds,
-                    "share": milliseconds / total,
-                    "gmacs_share": gmacs / total_gmacs,
-                    "gmacs_per_second": gmacs / (milliseconds / 1e3) if milliseconds else 0.0,
-                }
-            )
-    return rows
-
-
-def groups_table(title: str, steps: Sequence[StepTime]) -> Table:
-    """One line for each group."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("group")
-    for heading in ("steps", "ms", "share", "of multiply-adds", "GMAC/s"):
-        table.add_column(heading, justify="right")
-    for row in group_rows(steps):
-        table.add_row(
-            row["group"],
-            str(row["steps"]),
-            f"{row['milliseconds']:.3f}",
-            f"{row['share']:.1%}",
-            f"{row['gmacs_share']:.1%}",
-            f"{row['gmacs_per_second']:.1f}" if row["gmacs_per_second"] else "-",
-        )
-    total = sum(step.milliseconds for step in steps)
-    table.add_section()
-    table.add_row(
-        "all", str(len(steps)), f"{total:.3f}", "", "", f"{sum(s.gmacs for s in steps) / total * 1e3:.1f}"
-    )
-    return table
-
-
-def steps_table(steps: Sequence[StepTime]) -> Table:
-    """One line for each step."""
-    table = Table(title="steps", title_justify="left")
-    for heading in ("step", "operator", "shape"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("passes", "ms", "share", "GMAC/s"):
-        table.add_column(heading, justify="right")
-    total = sum(step.milliseconds for step in steps)
-    for step in steps:
-        rate = step.gmacs / step.milliseconds * 1e3 if step.milliseconds else 0.0
-        table.add_row(
-            step.name,
-            step.operator,
-            step.shape,
-            str(step.passes),
-            f"{step.milliseconds:.3f}",
-            f"{step.milliseconds / total:.1%}",
-            f"{rate:.1f}" if rate else "-",
-        )
-    return table
+    inside = f"{layer.expanded}>" if layer.expanded else ""
+    return f"{channels}>{inside}{layer.y.shape[0]} k{layer.kernel}{stride} @{height}x{width}"
 
 
 def rows(model: str, dtype: str, batch: int, steps: Sequence[StepTime]) -> list[dict[str, object]]:
@@ -219,12 +174,19 @@ def rows(model: str, dtype: str, batch: int, steps: Sequence[StepTime]) -> list[
             "dtype": dtype,
             "batch": batch,
             "step": step.name,
+            "block": step.block,
             "group": step.group,
             "operator": step.operator,
             "shape": step.shape,
             "passes": step.passes,
             "milliseconds": round(step.milliseconds, 5),
             "gmacs": round(step.gmacs, 6),
+            "ideal_ms": None if step.ideal_ms is None else round(step.ideal_ms, 5),
+            "of_peak": _rounded(share_of_peak(step.ideal_ms, step.milliseconds)),
         }
         for step in steps
     ]
+
+
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else round(share, 4)

@@ -25,7 +25,7 @@ RATIOS_ON_CPU = (
     "Ratios: effnet_fast over the fastest eager peer; over eager PyTorch with folded batch norms and an "
     "allocator that keeps its memory (tuned); over `torch.compile` with frozen weights and that allocator."
 )
-RUNTIMES_ON_CPU = " vs runtime: over the fastest of ONNX Runtime and OpenVINO."
+RUNTIMES_ON_CPU = " vs runtime: over the fastest of ONNX Runtime and OpenVINO; vs best: over the best of all."
 RATIOS_ON_GPU = (
     "Ratios: effnet_fast over the fastest eager peer; over the fastest eager peer captured as a CUDA graph; "
     "over the fastest mode of `torch.compile` with frozen weights; over the best of all of these; "

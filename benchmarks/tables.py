@@ -93,9 +93,11 @@ GROUP_LABELS = {"engine": "effnet_fast", "engine-uint8": "effnet_fast uint8"}
 
 
 def ratios_of(rows: Iterable[Row]) -> list[tuple[str, str, str]]:
-    """Those of `RATIOS` whose groups occur in `rows`; the best of all where CUDA graphs take part."""
+    """Those of `RATIOS` whose groups occur in `rows`; the best of all where others than PyTorch's usual forms
+    take part.
+    """
     groups = {row["group"] for row in rows}
-    if "graph" in groups:
+    if groups & {"graph", "runtime"}:
         groups.add(STOCK)
     return [entry for entry in RATIOS if entry[1] in groups and (entry[2] == "engine" or entry[2] in groups)]
 

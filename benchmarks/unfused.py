@@ -1,4 +1,4 @@
-"""The stock side of `benchmarks ops`: a layer as PyTorch runs it, step by step, batch norms folded."""
+"""The stock side of `benchmarks ops` and `blocks`: as PyTorch runs it, step by step, batch norms folded."""
 
 from __future__ import annotations
 
@@ -77,3 +77,55 @@ class Unfused(nn.Module):
         if self.operator == "depthwise_conv_gate":
             return y, self._gates(y)
         return y.mean((2, 3)) if self.operator == "head_pool" else y
+
+
+class UnfusedBlock(nn.Module):
+    """A whole MBConv block, expansion to residual, in such steps.
+
+    Args:
+        arguments: of `mbconv`, in schema order; x is to be passed to `forward`.
+    """
+
+    def __init__(self, arguments: Sequence[Any]) -> None:
+        super().__init__()
+        (
+            _, w_expand, b_expand, w_dw, b_dw, w1, b1, w2, b2, w_project, b_project,
+            stride, padding, activation, se_activation, gate, self.residual,
+        ) = arguments  # fmt: skip
+        self.expand = None
+        if w_expand is not None:
+            self.expand = Unfused("pointwise_conv", [None, w_expand, b_expand, activation, None, None])
+        conv = [None, w_dw, b_dw, stride, padding, activation]
+        self.gated = w1 is not None
+        self.depthwise = (
+            Unfused("depthwise_conv_gate", [*conv, w1, b1, w2, b2, se_activation, gate])
+            if self.gated
+            else Unfused("depthwise_conv", conv)
+        )
+        self.project = Unfused("pointwise_conv", [None, w_project, b_project, "identity", None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, Cout, OH, OW], in the storage dtype."""
+        hidden = x if self.expand is None else self.expand(x, None, None)
+        filtered, gates = self.depthwise(hidden, None, None), None
+        if self.gated:
+            filtered, gates = filtered
+            gates = gates[:, :, None, None]
+        return self.project(filtered, gates, x if self.residual else None)
+
+
+def compiled_call(module: nn.Module, inputs: Sequence[Any], mode: str | None) -> Callable[[], object]:
+    """`module(*inputs)` through `torch.compile` with frozen weights, called once."""
+    torch.compiler.reset()
+    function = torch.compile(module, fullgraph=True, dynamic=False, mode=mode)
+
+    def call() -> object:
+        with torch.no_grad():
+            return function(*inputs)
+
+    import torch._inductor.config as inductor_config
+
+    # Constant weights may be packed for the library that multiplies: up to 1.6 times faster on a CPU.
+    with inductor_config.patch(freezing=True):
+        call()
+    return call

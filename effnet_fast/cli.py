@@ -66,7 +66,12 @@ def installation() -> dict[str, dict[str, object]]:
     }
     cpu = {"threads": torch.get_num_threads()}
     if native.available("cpu"):
-        cpu = {"isa": native.cpu_isa(), "isas": ", ".join(native.cpu_isas()), **cpu}
+        isa = native.cpu_isa()
+        cpu = {"isa": isa, "isas": ", ".join(native.cpu_isas()), **cpu}
+        if native.cpu_isa_is_forced():
+            cpu["isa forced"] = f"by {native.CPU_ISA_VARIABLE}"
+        if slow := native.slowness(isa):
+            cpu["slow"] = slow
     return {"versions": versions, "backends": backends, "cpu": cpu, "build": native.build_info()}
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import functools
 import importlib
+import logging
 import os
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,11 @@ LIBRARIES = ("cpu", "cuda")
 
 # Triton reads this when a kernel is declared, so it holds for the life of the process.
 INTERPRETS_TRITON = os.environ.get("TRITON_INTERPRET") == "1"
+
+# Names the instruction set of the CPU kernels; the library reads it once, when it is loaded.
+CPU_ISA_VARIABLE = "EFFNET_FAST_CPU_ISA"
+
+_logger = logging.getLogger("effnet_fast")
 
 
 @dataclass(frozen=True)
@@ -38,16 +45,19 @@ def _load(name: str) -> Library:
     try:
         torch.ops.load_library(str(path))
         if name == "cpu":
-            torch.ops.effnet_fast.cpu_isa()  # raises for an EFFNET_FAST_CPU_ISA that cannot run here
-    except (OSError, RuntimeError) as error:
+            torch.ops.effnet_fast.cpu_isa()  # ValueError for an EFFNET_FAST_CPU_ISA that cannot run here
+    except (OSError, RuntimeError, ValueError) as error:
         return Library(name, path, f"{path.name} does not load: {str(error).splitlines()[0]}")
     return Library(name, path, "")
 
 
 @functools.cache
 def load() -> dict[str, Library]:
-    """Load every library once; never raises."""
-    return {name: _load(name) for name in LIBRARIES}
+    """Load every library once; never raises. Warns, hence once, of a CPU on which the kernels are slow."""
+    libraries = {name: _load(name) for name in LIBRARIES}
+    if not libraries["cpu"].reason:
+        _warn_if_slow(torch.ops.effnet_fast.cpu_isa())
+    return libraries
 
 
 @functools.cache
@@ -80,6 +90,31 @@ def cpu_isas() -> tuple[str, ...]:
 def cpu_isa() -> str | None:
     """The instruction set in use: the best, or what EFFNET_FAST_CPU_ISA names; None without the library."""
     return torch.ops.effnet_fast.cpu_isa() if available("cpu") else None
+
+
+def cpu_isa_is_forced() -> bool:
+    """Whether EFFNET_FAST_CPU_ISA, and not the machine, decides on the instruction set."""
+    return os.environ.get(CPU_ISA_VARIABLE, "") not in ("", "auto")
+
+
+def slowness(isa: str | None) -> str:
+    """Why the CPU kernels are slow with instruction set `isa`; empty where they are as fast as they can be.
+
+    On x86-64 the portable vectors are SSE2: half of AVX2's width, and no fused multiply-add. Elsewhere
+    (NEON) they are the machine's own.
+    """
+    if isa != "portable" or platform.machine().lower() not in ("x86_64", "amd64"):
+        return ""
+    why = (
+        f"{CPU_ISA_VARIABLE} asks for it" if cpu_isa_is_forced() else "this CPU has no AVX2 with FMA and F16C"
+    )
+    return f"the CPU kernels run with portable vectors, several times slower than with AVX2 or AVX-512: {why}"
+
+
+def _warn_if_slow(isa: str) -> None:
+    """Log a warning where nobody chose to be slow."""
+    if slowness(isa) and not cpu_isa_is_forced():
+        _logger.warning(slowness(isa))
 
 
 def build_info() -> dict[str, str]:

@@ -19,12 +19,38 @@ static void round_row(float* values, int64_t count) {
   }
 }
 
-// The channels of one input row, interleaved and normalised. kChannels 0 is any number; with three, which photographs
-// have, the compiler turns these loops into vectors and shuffles.
-template <class Image, int kChannels>
+// (pixel * unit - mean) * inverse_std of interleaved channels. The constants of three channels repeat every three vectors.
+static void normalise_row(const ConvArgs& a, int64_t count, float* pixels) {
+  const int64_t channels = a.geometry.c;
+  int64_t i = 0;
+  if (channels == 3) {
+    float mean[3 * Vec::kWidth], inverse_std[3 * Vec::kWidth];
+    for (int lane = 0; lane < 3 * Vec::kWidth; lane++) {
+      mean[lane] = -a.mean[lane % 3];
+      inverse_std[lane] = a.inverse_std[lane % 3];
+    }
+    const Vec unit = set1(a.unit);
+    for (; i + 3 * Vec::kWidth <= count; i += 3 * Vec::kWidth) {
+      for (int lane = 0; lane < 3 * Vec::kWidth; lane += Vec::kWidth) {
+        const Vec centred = add(mul(load(pixels + i + lane), unit), load(mean + lane));
+        store(pixels + i + lane, mul(centred, load(inverse_std + lane)));
+      }
+    }
+  }
+  for (; i < count; i++) {
+    const int64_t c = i % channels;
+    pixels[i] = (pixels[i] * a.unit - a.mean[c]) * a.inverse_std[c];
+  }
+}
+
+// The channels of one input row, interleaved and normalised. Photographs have three channels, in planes or interleaved
+// already: the compiler makes vectors and shuffles of those loops.
+template <class Image>
 static void interleave_row(const ConvArgs& a, const Image* row, float* pixels) {
-  const int64_t channels = kChannels ? kChannels : a.geometry.c, width = a.geometry.w;
-  if (kChannels && a.stride_w == 1) {
+  const int64_t channels = a.geometry.c, width = a.geometry.w;
+  if (a.stride_c == 1 && a.stride_w == channels) {
+    for (int64_t i = 0; i < width * channels; i++) pixels[i] = to_float(row[i]);
+  } else if (a.stride_w == 1 && channels == 3) {
     const Image *r = row, *g = row + a.stride_c, *b = row + 2 * a.stride_c;
     for (int64_t x = 0; x < width; x++) {
       pixels[3 * x] = to_float(r[x]);
@@ -36,14 +62,7 @@ static void interleave_row(const ConvArgs& a, const Image* row, float* pixels) {
       for (int64_t c = 0; c < channels; c++) pixels[x * channels + c] = to_float(row[x * a.stride_w + c * a.stride_c]);
     }
   }
-  if (!a.mean) return;
-  const float unit = a.unit;
-  for (int64_t x = 0; x < width; x++) {
-    for (int64_t c = 0; c < channels; c++) {
-      float& value = pixels[x * channels + c];
-      value = (value * unit - a.mean[c]) * a.inverse_std[c];
-    }
-  }
+  if (a.mean) normalise_row(a, width * channels, pixels);
 }
 
 // One input row between the zeros of the padding, in the type that is multiplied.
@@ -60,11 +79,7 @@ static void gather_row(const ConvArgs& a, const Image* row, Element* padded) {
     }
   }
   if constexpr (std::is_same_v<Element, float>) {
-    if (g.c == 3) {
-      interleave_row<Image, 3>(a, row, pixels);
-    } else {
-      interleave_row<Image, 0>(a, row, pixels);
-    }
+    interleave_row(a, row, pixels);
     round_row<Storage>(pixels, g.w * g.c);
   } else {
     for (int64_t x = 0; x < g.w; x++) {

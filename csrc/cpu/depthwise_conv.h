@@ -80,20 +80,22 @@ static void depthwise_row(const DepthwiseRow& r, int64_t begin, int64_t end, Sto
         for (int i = 0; i < kTile; i++) out[i] = activate<kActivation, Precision>(out[i]);
       });
       Storage* to = y + ox * r.y_stride + channel;
+      Vec part = set1(0.0f);  // of one tile first: shorter sums are more exact
       if (end - ox >= kTile && lanes == Vec::kWidth) {
 #pragma GCC unroll 16
         for (int i = 0; i < kTile; i++) {
-          total = add(total, out[i]);
+          part = add(part, out[i]);
           store(to + i * r.y_stride, out[i]);
         }
       } else {  // the last tile reaches into the padding, or the last vector beyond the channels
 #pragma GCC unroll 16
         for (int i = 0; i < kTile; i++) {
           if (i >= end - ox) break;
-          total = add(total, out[i]);
+          part = add(part, out[i]);
           store_n(to + i * r.y_stride, out[i], lanes);
         }
       }
+      total = add(total, part);
     }
     sums[v] = total;
   }
@@ -157,27 +159,29 @@ struct RingConv {
   const RowSplit split;
   const float *weight, *bias;
   const Activation activation;
+  const int64_t block_rows;  // output rows of a task, whose sums are taken together
   const int64_t ring_w;  // pixels of a ring row: padding, and as far as the last tile reads
   const int64_t ring_floats;
   const DepthwiseRowKernel<Storage> whole_tiles, rest_tile;
 
-  RingConv(const ConvGeometry& g, const PackedHeader& packed, Activation activation)
+  RingConv(const ConvGeometry& g, const PackedHeader& packed, Activation activation, int64_t block_rows)
       : g(g),
         chunks(g.c),
         split(g.out_w()),
         weight(section<float>(packed, packed.weight)),
         bias(section<float>(packed, packed.bias)),
         activation(activation),
+        block_rows(block_rows),
         ring_w(std::max(g.left + g.w + g.right, (split.computed - 1) * g.stride + g.kernel)),
         ring_floats(g.kernel * ring_w * kChunkVectors * Vec::kWidth),
         whole_tiles(depthwise_row_for<Storage, Precision>(g.kernel, g.stride, split.tile)),
         rest_tile(depthwise_row_for<Storage, Precision>(g.kernel, g.stride, split.rest_tile)) {}
 
-  // Output rows of the pool tiles [first_block, last_block) of `chunk`.
+  // Output rows of the blocks [first_block, last_block) of `chunk`.
   //   fill(iy, pixels)    writes the float32 values of input row iy, [w][channels of the chunk], to `pixels`
   //   y                   channel 0 of the chunk of output pixel (0, 0); pixels lie `y_stride` apart, and `channels`
   //                       from there on exist
-  //   done(block, sums)   takes the sums of a row of pool tiles, a vector for each of the chunk's
+  //   done(block, sums)   takes the sums of a block, a vector for each of the chunk's
   template <class Fill, class Done>
   void run(int64_t chunk, int64_t first_block, int64_t last_block, const TapScratch& scratch, Storage* y,
            int64_t y_stride, int64_t channels, const Fill& fill, const Done& done) const {
@@ -197,7 +201,7 @@ struct RingConv {
     for (int64_t block = first_block; block < last_block; block++) {
       Vec sums[kChunkVectors];
       for (int64_t v = 0; v < row.vectors; v++) sums[v] = set1(0.0f);
-      for (int64_t oy = block * kPoolTile; oy < std::min((block + 1) * kPoolTile, out_h); oy++) {
+      for (int64_t oy = block * block_rows; oy < std::min((block + 1) * block_rows, out_h); oy++) {
         const int64_t origin = oy * g.stride - g.top;
         next = std::max(next, origin);
         for (; next < std::min(origin + g.kernel, g.h); next++) {
@@ -228,7 +232,7 @@ template <class Storage, class Fill>
 static void depthwise_over_ring(const DepthwiseConvArgs& a, const Parallel& parallel, bool images_outermost,
                                 int64_t scratch_floats, const Fill& fill) {
   const ConvGeometry& g = a.geometry;
-  const RingConv<Storage, SumPrecision<Storage>> conv(g, *a.packed, a.activation);
+  const RingConv<Storage, SumPrecision<Storage>> conv(g, *a.packed, a.activation, kPoolTile);
   const Chunks& chunks = conv.chunks;
   const int64_t blocks = g.pool_rows();  // a task's rows: whole pool tiles, so that the sums do not depend on the split
   Storage* y = static_cast<Storage*>(a.y);

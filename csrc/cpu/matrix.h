@@ -105,20 +105,22 @@ template <class Element>
 using MultiplyTile = void (*)(const Rows<Element>&, const float* panel, const float* bias, float* out,
                               int64_t out_stride);
 
-template <class Element, Activation kActivation, int kVectors, int kRows = kTileRows>
-static MultiplyTile<Element> multiply_for_rows(int rows) {
-  if constexpr (kRows > 1) {
-    if (rows < kRows) return multiply_for_rows<Element, kActivation, kVectors, kRows - 1>(rows);
-  }
-  return multiply_tile<Element, kRows, kVectors, kActivation>;
+// Every tile has a kernel of its own; which one is looked up, for short sums in as little time as there is.
+inline constexpr int kTileKernels = kTileRows * kPanelVectors;
+static constexpr int tile_kernel(int rows, int vectors) { return (rows - 1) * kPanelVectors + vectors - 1; }
+using TileKernels = std::make_integer_sequence<int, kTileKernels>;
+
+template <class Element, Activation kActivation, int... kKernel>
+static MultiplyTile<Element> multiply_among(std::integer_sequence<int, kKernel...>, int kernel) {
+  static constexpr MultiplyTile<Element> kKernels[] = {
+      multiply_tile<Element, kKernel / kPanelVectors + 1, kKernel % kPanelVectors + 1, kActivation>...};
+  return kKernels[kernel];
 }
 
 // The micro-kernel for a tile; with kActivation other than identity, activated before it leaves the registers.
 template <class Element, Activation kActivation = Activation::kIdentity>
 static MultiplyTile<Element> multiply_for(int rows, int vectors) {
-  if (vectors == 1) return multiply_for_rows<Element, kActivation, 1>(rows);
-  if (vectors == 2) return multiply_for_rows<Element, kActivation, 2>(rows);
-  return multiply_for_rows<Element, kActivation, kPanelVectors>(rows);
+  return multiply_among<Element, kActivation>(TileKernels{}, tile_kernel(rows, vectors));
 }
 
 // Vectors of output channels in panels of up to kPanelVectors, shared as evenly as they can be: four make two panels of

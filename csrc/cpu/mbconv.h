@@ -13,7 +13,7 @@
 // The gate scales whichever is smaller, the projection's weights (large maps) or the filtered image (small maps).
 //
 // Threads: images by thread as far as they divide, what is left over image by image with all threads on (1), then
-// on (2). Sums are taken over kPoolTile rows at a time and added in order, so that no result depends on who computed it.
+// on (2). Sums are taken over a few rows at a time and added in order, so that no result depends on who computed it.
 #pragma once
 
 // Storage: type of x and y. Element: type that the projection multiplies, hence of the filtered image.
@@ -30,7 +30,7 @@ struct MBConv {
   explicit MBConv(const MBConvArgs& a)
       : a(a),
         g(a.geometry),
-        depthwise(g, *a.depthwise, a.activation),
+        depthwise(g, *a.depthwise, a.activation, MBConvShape::kBlockRows),
         chunks(depthwise.chunks),
         project(*a.project),
         shape(g, project.columns, a.squeeze_excite != nullptr, Vec::kWidth, sizeof(Element)),
@@ -108,9 +108,9 @@ struct MBConv {
     }
   }
 
-  // Phase 2, tasks [begin, end) of row tiles: y = filtered x weights + bias + residual.
+  // Phase 2, rows [begin, end) of the group's pixels: y = filtered x weights + bias + residual.
   void project_rows(const Group& group, int64_t begin, int64_t end) const {
-    const int64_t rows = group.count * pixels, depth = a.project->in_channels, tiles = row_tiles(group);
+    const int64_t rows = group.count * pixels, depth = a.project->in_channels;
     const int64_t weight_floats = shape.gate_weights ? project.bytes() / 4 : 0;
     const int64_t piece_floats = chunks.count * static_cast<int64_t>(sizeof(Piece<Element>) / 4);
     float* gated =
@@ -129,13 +129,11 @@ struct MBConv {
       }
     }
     const int64_t at = group.first * pixels * project.columns;
-    output_rows<Storage, Element>(pieces, chunks.count, begin * rows / tiles, end * rows / tiles, project,
+    output_rows<Storage, Element>(pieces, chunks.count, begin, end, project,
                                   shape.gate_weights ? gated : project.weight, 0, project.count, Activation::kIdentity,
                                   static_cast<Storage*>(a.y) + at,
                                   a.residual ? static_cast<const Storage*>(a.x) + at : nullptr);
   }
-  int64_t row_tiles(const Group& group) const { return ceil_div(group.count * pixels, kTileRows); }
-
   // A group with all its phases, each shared out by `parallel`.
   void compute(const Group& group, const Parallel& parallel) const {
     parallel(chunks.count * group.count * blocks,
@@ -143,7 +141,7 @@ struct MBConv {
     if (a.squeeze_excite && !shape.gate_weights) {
       parallel(chunks.count, [&](int64_t begin, int64_t end) { scale_filtered(group, begin, end); });
     }
-    parallel(row_tiles(group), [&](int64_t begin, int64_t end) { project_rows(group, begin, end); });
+    parallel(group.count * pixels, [&](int64_t begin, int64_t end) { project_rows(group, begin, end); });
   }
 
   void run(const Parallel& parallel) const {

@@ -10,7 +10,11 @@
 namespace effnet_fast {
 
 struct MBConvShape {
-  int64_t images, pixels, blocks;  // pixels of the filtered image, its rows of pool tiles
+  // Rows of the filtered image whose sums are taken together: the least that a thread gets of a chunk. 7 divides the maps
+  // of 224 pixel images.
+  static constexpr int64_t kBlockRows = 7;
+
+  int64_t images, pixels, blocks;  // pixels and blocks of rows of the filtered image
   int64_t channels;                // expanded, rounded up to whole vectors
   int64_t element_bytes;           // of the filtered image
   bool gate_weights;               // the gate scales the projection's weights: they are fewer than the map's pixels
@@ -18,7 +22,7 @@ struct MBConvShape {
   MBConvShape(const ConvGeometry& g, int64_t out_channels, bool squeeze_excite, int64_t width, int64_t element_bytes)
       : images(g.n),
         pixels(g.out_h() * g.out_w()),
-        blocks(g.pool_rows()),
+        blocks(ceil_div(g.out_h(), kBlockRows)),
         channels(ceil_div(g.c, width) * width),
         element_bytes(element_bytes),
         gate_weights(squeeze_excite && pixels > out_channels) {}

@@ -1,18 +1,21 @@
-"""How this project measures: alternating rounds, accuracy gate, memory, ceilings, environment record."""
+"""How this project measures: alternating rounds, accuracy gate, memory, ceilings and peaks, environment."""
 
 from effnet_fast.measure.accuracy import Verdict, judge_logits
 from effnet_fast.measure.ceilings import Ceilings, measure_ceilings
 from effnet_fast.measure.environment import describe, device_slug, differences, load_per_core
 from effnet_fast.measure.memory import peak_allocated_bytes
+from effnet_fast.measure.peaks import Peaks, cpu_peaks
 from effnet_fast.measure.timing import Candidate, LocalCandidate, Summary, alternate, percentile, summarize
 
 __all__ = [
     "Candidate",
     "Ceilings",
     "LocalCandidate",
+    "Peaks",
     "Summary",
     "Verdict",
     "alternate",
+    "cpu_peaks",
     "describe",
     "device_slug",
     "differences",

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from benchmarks import operators
 from benchmarks.commands import main
+from benchmarks.contest import Job, rows_text
 from benchmarks.layers import LayerCase, distinct_layers, images_of, layer_cases
 from benchmarks.operator_tables import MOST_LINES, lines_of, notes, operators_table
 from benchmarks.progress import Reporter
@@ -30,7 +31,7 @@ def small_copy(monkeypatch):
 
 def run(jobs, **options) -> Results:
     results = Results("operators", {"cpu": "x", "gpu": ""}, {}, "")
-    reporter = Reporter(Console(file=io.StringIO()), title=operators.case_title, text=operators.rows_text)
+    reporter = Reporter(Console(file=io.StringIO()), title=operators.case_title, text=rows_text)
     runner = operators.OperatorRunner(SETTINGS, reporter, "cpu", 1e9)
     runner.run(jobs, results, lambda: None, **options)
     return results
@@ -107,7 +108,7 @@ def test_moved_bytes_count_every_tensor_once():
 
 
 def test_a_layer_is_judged_and_timed():
-    results = run([operators.Job(head(), ("cpu", "eager"))])
+    results = run([Job(head(), ("cpu", "eager"))])
     ours, stock = results.rows
     assert (ours["status"], stock["status"]) == ("ok", "ok")
     assert 0 < ours["error_usage"] <= 1
@@ -130,7 +131,7 @@ def test_a_wrong_kernel_has_no_time(monkeypatch):
         return call
 
     monkeypatch.setattr(operators, "handle", wrong)
-    ours, stock = run([operators.Job(head(5), ("cpu", "eager"))]).rows
+    ours, stock = run([Job(head(5), ("cpu", "eager"))]).rows
     assert (ours["status"], stock["status"]) == ("FAIL", "ok")
     assert "median_ms" not in ours
     assert "times what the contract allows" in ours["reason"]
@@ -141,18 +142,18 @@ def test_whoever_breaks_off_says_why(monkeypatch):
         raise RuntimeError("no such kernel\nand more")
 
     monkeypatch.setattr(operators, "handle", broken)
-    ours, stock = run([operators.Job(head(), ("cpu", "eager"))]).rows
+    ours, stock = run([Job(head(), ("cpu", "eager"))]).rows
     assert (ours["status"], ours["reason"]) == ("error", "RuntimeError: no such kernel")
     assert stock["status"] == "ok"
 
 
 def test_no_layer_is_begun_after_the_time_is_up():
-    assert not run([operators.Job(head(), ("cpu", "eager"))], deadline_seconds=-1).rows
+    assert not run([Job(head(), ("cpu", "eager"))], deadline_seconds=-1).rows
 
 
 @pytest.mark.slow
 def test_compiled_stock_is_timed_too():
-    rows = run([operators.Job(head(1), ("cpu", "eager", "compiled"))]).rows
+    rows = run([Job(head(1), ("cpu", "eager", "compiled"))]).rows
     assert [row["status"] for row in rows] == ["ok"] * 3
 
 

@@ -56,7 +56,7 @@ def test_the_engine_is_compared_with_the_fastest_runtime(fake_peers, monkeypatch
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: SimpleNamespace())
     results = run(fake_peers, "onnxruntime", "openvino-latency", "engine")
     assert tables.ratio(results.rows, "runtime") == pytest.approx(0.08 / 0.05)
-    assert [heading for heading, *_ in tables.ratios_of(results.rows)] == ["vs runtime"]
+    assert [heading for heading, *_ in tables.ratios_of(results.rows)] == ["vs runtime", "vs best"]
 
 
 def test_a_wrong_runtime_has_FAIL_and_no_time(fake_peers, monkeypatch):

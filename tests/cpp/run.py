@@ -1,51 +1,66 @@
-"""Builds tests/cpp/kernels_test.cpp with sanitizers and runs it: ``python -m tests.cpp.run``."""
+"""Tests the CPU kernels without PyTorch: ``python -m tests.cpp.run [kernel ...]``.
+
+One executable a kernel, under AddressSanitizer and UndefinedBehaviorSanitizer, for every instruction set of
+this machine. ``--target aarch64`` builds them for 64-bit ARM and runs them in an emulator where there is one.
+"""
 
 from __future__ import annotations
 
-import os
+import re
 import subprocess
 import sys
-import tempfile
-from concurrent.futures import ThreadPoolExecutor
+import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-CPU = ROOT / "csrc" / "cpu"
-TORCH_FREE = [
-    *sorted(CPU.glob("isa_*.cpp")),
-    CPU / "dispatch.cpp",
-    CPU / "pack.cpp",
-    CPU / "scratch.cpp",
-    ROOT / "tests" / "cpp" / "kernels_test.cpp",
-]
-# -O1: the kernels' templates take minutes at -O3 with sanitizers, and the accesses are the same.
-FLAGS = ["-std=c++20", "-O1", "-g1", "-Wall", "-Wno-ignored-attributes", "-Wno-psabi",
-         "-Wno-maybe-uninitialized", "-Wno-uninitialized", "-fno-omit-frame-pointer"]  # fmt: skip
-SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+import click
+
+from tests.cpp.build import KERNELS, TARGETS, Target, build
 
 
-def build(folder: Path, sanitizers: list[str]) -> Path:
-    """Compile and link; raises CalledProcessError with the compiler's output shown."""
-    compiler = os.environ.get("CXX", "g++")
-
-    def compile_one(source: Path) -> Path:
-        target = folder / (source.stem + ".o")
-        subprocess.run([compiler, *FLAGS, *sanitizers, "-c", str(source), "-o", str(target)], check=True)
-        return target
-
-    jobs = int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))
-    with ThreadPoolExecutor(jobs) as pool:
-        objects = list(pool.map(compile_one, TORCH_FREE))
-    program = folder / "kernels_test"
-    subprocess.run([compiler, *sanitizers, "-pthread", *map(str, objects), "-o", str(program)], check=True)
-    return program
+def run(program: Path, target: Target) -> subprocess.CompletedProcess[str]:
+    """The finished process of `program`, by the target's emulator where it has one."""
+    return subprocess.run([*(target.emulator or ()), str(program)], capture_output=True, text=True)
 
 
-def main() -> int:
-    with tempfile.TemporaryDirectory() as folder:
-        program = build(Path(folder), SANITIZERS)
-        return subprocess.run([str(program)]).returncode
+def checks(finished: subprocess.CompletedProcess[str]) -> tuple[int, int] | None:
+    """How many checks passed and failed; None of a program that did not come to its end."""
+    counts = re.search(r"^(\d+) passed, (\d+) failed$", finished.stdout, re.MULTILINE)
+    return (int(counts[1]), int(counts[2])) if counts else None
+
+
+def _report(kernel: str, target: Target) -> tuple[int, int]:
+    """Build and run one test, show its line; what it passed and failed, a crash being one failure."""
+    program = build(kernel, target, lambda line: click.echo(f"  {line}", err=True))
+    if target.emulator is None:
+        click.echo(f"{kernel:22} built for {target.name}, not run: no emulator (Debian: qemu-user-static)")
+        return 0, 0
+    start = time.perf_counter()
+    finished = run(program, target)
+    seconds = time.perf_counter() - start
+    passed, failed = checks(finished) or (0, 1)
+    good = finished.returncode == 0 and passed > 0
+    if not good:
+        click.echo(finished.stdout + finished.stderr, err=True)
+        failed = max(failed, 1)
+    click.echo(
+        f"{kernel:22} {'ok    ' if good else 'FAILED'} {passed:5} passed, {failed} failed, {seconds:.1f} s"
+    )
+    return passed, failed
+
+
+@click.command(help=__doc__)
+@click.argument("kernels", nargs=-1, type=click.Choice(KERNELS))
+@click.option("--target", default="native", show_default=True, type=click.Choice(list(TARGETS)))
+def main(kernels: tuple[str, ...], target: str) -> None:
+    try:
+        machine = TARGETS[target]()
+        results = [_report(kernel, machine) for kernel in kernels or KERNELS]
+    except RuntimeError as error:
+        raise click.ClickException(str(error)) from None
+    failed = sum(bad for _, bad in results)
+    click.echo(f"{sum(good for good, _ in results)} passed, {failed} failed")
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

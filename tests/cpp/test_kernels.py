@@ -1,16 +1,39 @@
-"""The torch-free kernels under AddressSanitizer and UndefinedBehaviorSanitizer."""
+"""The torch-free kernels under AddressSanitizer and UndefinedBehaviorSanitizer, and emulated on NEON."""
 
 from __future__ import annotations
 
-import re
-import subprocess
+import shutil
 
-from tests.cpp.run import SANITIZERS, build
+import pytest
+
+from effnet_fast import native
+from tests.cpp.build import KERNELS, TARGETS, build
+from tests.cpp.run import checks, run
 
 
-def test_kernels_are_clean_under_sanitizers(tmp_path):
-    run = subprocess.run([str(build(tmp_path, SANITIZERS))], capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout + run.stderr
-    counts = re.search(r"^(\d+) passed, 0 failed$", run.stdout, re.MULTILINE)
-    assert counts is not None, run.stdout
-    assert int(counts[1]) >= 500, run.stdout
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_kernel_is_clean_under_sanitizers(kernel):
+    target = TARGETS["native"]()
+    finished = run(build(kernel, target), target)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    passed, failed = checks(finished)
+    assert failed == 0
+    for isa in native.cpu_isas():  # none was left out
+        assert f"{kernel} {isa}: {passed // len(native.cpu_isas())} checks passed" in finished.stdout
+    assert passed >= 40 * len(native.cpu_isas())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (shutil.which("aarch64-linux-gnu-g++") and shutil.which("qemu-aarch64-static")),
+    reason="needs the Debian packages g++-aarch64-linux-gnu and qemu-user-static",
+)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_kernel_on_neon(kernel):
+    target = TARGETS["aarch64"]()
+    finished = run(build(kernel, target), target)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    passed, failed = checks(finished)
+    assert failed == 0
+    assert f"{kernel} portable: {passed} checks passed" in finished.stdout
+    assert passed >= 40
