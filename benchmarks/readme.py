@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.results import ResultError, Results
+from benchmarks.suites import SUITES
 from benchmarks.tables import (
     cases_of,
     labels_of,
@@ -91,9 +92,15 @@ def update_readme(text: str, table: str) -> str:
 
 
 def committed_results(folder: Path) -> Path:
-    """The only committed models.json under `folder`; ResultError when there is none or more than one."""
-    found = [path for path in sorted(folder.glob("*/models.json")) if path.parent.name != "local"]
-    if len(found) != 1:
-        names = ", ".join(path.parent.name for path in found) or "none"
-        raise ResultError(f"{folder}: needs one folder with a models.json, found {names}; name the file")
-    return found[0]
+    """The only committed result file of a suite under `folder`, else the only models.json; ResultError when
+    there is none or more than one.
+    """
+    for names in ([f"{suite}.json" for suite in SUITES], ["models.json"]):
+        found = [path for name in names for path in sorted(folder.glob(f"*/{name}"))]
+        found = [path for path in found if path.parent.name != "local"]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            break
+    folders = ", ".join(path.parent.name for path in found) or "none"
+    raise ResultError(f"{folder}: needs one folder with a models.json, found {folders}; name the file")

@@ -19,7 +19,8 @@ static void round_row(float* values, int64_t count) {
   }
 }
 
-// (pixel * unit - mean) * inverse_std of interleaved channels. The constants of three channels repeat every three vectors.
+// (pixel * unit - mean) * inverse_std of interleaved channels. The constants of three channels repeat every three
+// vectors.
 static void normalise_row(const ConvArgs& a, int64_t count, float* pixels) {
   const int64_t channels = a.geometry.c;
   int64_t i = 0;

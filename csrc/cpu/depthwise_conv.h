@@ -160,7 +160,7 @@ struct RingConv {
   const float *weight, *bias;
   const Activation activation;
   const int64_t block_rows;  // output rows of a task, whose sums are taken together
-  const int64_t ring_w;  // pixels of a ring row: padding, and as far as the last tile reads
+  const int64_t ring_w;      // pixels of a ring row: padding, and as far as the last tile reads
   const int64_t ring_floats;
   const DepthwiseRowKernel<Storage> whole_tiles, rest_tile;
 
@@ -194,9 +194,18 @@ struct RingConv {
       std::fill_n(row, g.left * pixel_floats, 0.0f);
       std::fill_n(row + (g.left + g.w) * pixel_floats, (ring_w - g.left - g.w) * pixel_floats, 0.0f);
     }
-    DepthwiseRow row{scratch.taps, 0, 0, g.kernel, g.stride, pixel_floats,
-                     weight + first_vector * g.kernel * g.kernel * Vec::kWidth, bias + first_vector * Vec::kWidth,
-                     pixel_floats / Vec::kWidth, y_stride, channels, activation};
+    DepthwiseRow row{scratch.taps,
+                     0,
+                     0,
+                     g.kernel,
+                     g.stride,
+                     pixel_floats,
+                     weight + first_vector * g.kernel * g.kernel * Vec::kWidth,
+                     bias + first_vector * Vec::kWidth,
+                     pixel_floats / Vec::kWidth,
+                     y_stride,
+                     channels,
+                     activation};
     int64_t next = 0;  // input row to be filled in
     for (int64_t block = first_block; block < last_block; block++) {
       Vec sums[kChunkVectors];

@@ -15,5 +15,5 @@
 
 static const KernelTable kTable = {
     EFFNET_FAST_ISA_NAME, Vec::kWidth,      kPanelVectors,       kHasBf16Pairs, pointwise_conv, head_pool, conv,
-    depthwise_conv,       expand_depthwise, squeeze_excite_gate, mbconv,      peak,
+    depthwise_conv,       expand_depthwise, squeeze_excite_gate, mbconv,        peak,
 };

@@ -89,10 +89,10 @@ struct SqueezeExciteArgs {
 };
 
 struct MBConvArgs {
-  ConvGeometry geometry;  // of the depthwise convolution: h and w of x, c the expanded channels
-  int64_t in_channels;    // of x
-  DType dtype;            // of x and y
-  const void* x;          // [n, h, w, in_channels]
+  ConvGeometry geometry;       // of the depthwise convolution: h and w of x, c the expanded channels
+  int64_t in_channels;         // of x
+  DType dtype;                 // of x and y
+  const void* x;               // [n, h, w, in_channels]
   const PackedHeader* expand;  // null: x is filtered itself, in_channels = geometry.c
   const PackedHeader* depthwise;
   const PackedHeader* squeeze_excite;  // or null

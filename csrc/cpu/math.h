@@ -1,18 +1,13 @@
 // Activations and gates on one vector. Included inside an instruction set's namespace.
 
 // 2^f on [kFractionFrom, kFractionFrom + 1] by minimax polynomials, as short as the storage type allows:
-//   float32   degree 6, 1.9e-9: lost in the rounding. Degree 5 would save 15 % of SiLU's time (12.1e9 values a second on
-//             one Zen 5 core against 10.4e9), but its error has one sign over whole ranges, which adds up over fifty
-//             layers: it doubled the error of B0's float32 logits.
-//   float16   degree 5, 7.5e-8
-//   bfloat16  degree 3, 7.5e-5, a twenty-sixth of half a unit of the result; 16.0e9 values a second
-inline constexpr float kExp2FromZero[] = {1.0f,
-                                          6.9314698384e-01f,
-                                          2.4022983627e-01f,
-                                          5.5483341985e-02f,
-                                          9.6788409959e-03f,
-                                          1.2439687830e-03f,
-                                          2.1702255451e-04f};
+//   float32, float16   degree 6, 1.9e-9: lost in float32's rounding. (Degree 5, 7.5e-8, would do for one value; its
+//   error
+//                      has one sign over whole ranges, though, which adds up over fifty layers: it doubled the error of
+//                      B0's float32 logits.) AVX-512 has a table instead: see vec_avx512.h
+//   bfloat16           degree 3, 7.5e-5, a twenty-sixth of half a unit of the result; 14 to 16e9 SiLU a second of a Zen
+//   5
+//                      core
 inline constexpr float kExp2AroundZero[] = {1.0f,
                                             6.9314720574e-01f,
                                             2.4022646891e-01f,
@@ -20,8 +15,6 @@ inline constexpr float kExp2AroundZero[] = {1.0f,
                                             9.6184889571e-03f,
                                             1.3399931220e-03f,
                                             1.5345812009e-04f};
-inline constexpr float kExp2FromZeroFloat16[] = {9.9999999251e-01f, 6.931530732e-01f, 2.401536170e-01f,
-                                                 5.582631805e-02f,  8.989340091e-03f, 1.877576675e-03f};
 inline constexpr float kExp2FromZeroBFloat16[] = {9.9992521856e-01f, 6.9583354049e-01f, 2.2606715543e-01f,
                                                   7.8024522640e-02f};
 inline constexpr float kExp2AroundZeroBFloat16[] = {9.9992807354e-01f, 6.9326098546e-01f, 2.4261112219e-01f,
@@ -35,21 +28,25 @@ ALWAYS_INLINE Vec polynomial(Vec f, const float (&coefficients)[kTerms]) {
   return p;
 }
 
+// 2^x, as exact as Storage needs it.
 template <class Storage>
-ALWAYS_INLINE Vec exp2_mantissa(Vec f) {
-  constexpr bool kFromZero = kFractionFrom == 0.0f;
+ALWAYS_INLINE Vec exp2_as(Vec x) {
   if constexpr (std::is_same_v<Storage, bfloat16>) {
-    return kFromZero ? polynomial(f, kExp2FromZeroBFloat16) : polynomial(f, kExp2AroundZeroBFloat16);
+    return exp2_by(x, [](Vec f) __attribute__((always_inline)) {
+      return polynomial(f, kFractionFrom == 0.0f ? kExp2FromZeroBFloat16 : kExp2AroundZeroBFloat16);
+    });
   }
-  if constexpr (!kFromZero) return polynomial(f, kExp2AroundZero);
-  if constexpr (std::is_same_v<Storage, float16>) return polynomial(f, kExp2FromZeroFloat16);
-  return polynomial(f, kExp2FromZero);
+#ifdef EFFNET_FAST_HAS_EXP2_TABLE
+  return exp2_by_table(x);
+#else
+  return exp2_by(x, [](Vec f) __attribute__((always_inline)) { return polynomial(f, kExp2AroundZero); });
+#endif
 }
 
 // 1 + e^-x. Infinity for large negative x, so that x / (1 + e^-x) is -0 there, and NaN for x = -inf as in PyTorch.
 template <class Storage>
 ALWAYS_INLINE Vec one_plus_exp_neg(Vec x) {
-  return add(exp2_by(mul(x, set1(-1.4426950408889634f)), exp2_mantissa<Storage>), set1(1.0f));
+  return add(exp2_as<Storage>(mul(x, set1(-1.4426950408889634f))), set1(1.0f));
 }
 
 ALWAYS_INLINE Vec relu6(Vec x) { return at_most(set1(6.0f), at_least(set1(0.0f), x)); }

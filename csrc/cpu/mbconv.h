@@ -64,8 +64,8 @@ struct MBConv {
       const int64_t width = chunks.width(chunk), origin = chunks.first_channel(chunk);
       item += last_block - first_block;
       depthwise.run(
-          chunk, first_block, last_block, scratch,
-          group.filtered + origin * group.count * pixels + i * pixels * width, width, width,
+          chunk, first_block, last_block, scratch, group.filtered + origin * group.count * pixels + i * pixels * width,
+          width, width,
           [&](int64_t iy, float* ring_row) {
             const Storage* row = image + iy * g.w * depth;
             if (a.expand) {
@@ -113,8 +113,7 @@ struct MBConv {
     const int64_t rows = group.count * pixels, depth = a.project->in_channels;
     const int64_t weight_floats = shape.gate_weights ? project.bytes() / 4 : 0;
     const int64_t piece_floats = chunks.count * static_cast<int64_t>(sizeof(Piece<Element>) / 4);
-    float* gated =
-        static_cast<float*>(thread_scratch(sizeof(float) * (weight_floats + piece_floats + gate_floats(1))));
+    float* gated = static_cast<float*>(thread_scratch(sizeof(float) * (weight_floats + piece_floats + gate_floats(1))));
     Piece<Element>* pieces = reinterpret_cast<Piece<Element>*>(gated + weight_floats);
     for (int64_t chunk = 0; chunk < chunks.count; chunk++) {
       const int64_t width = chunks.width(chunk), origin = chunks.first_channel(chunk);

@@ -10,8 +10,8 @@
 namespace effnet_fast {
 
 struct MBConvShape {
-  // Rows of the filtered image whose sums are taken together: the least that a thread gets of a chunk. 7 divides the maps
-  // of 224 pixel images.
+  // Rows of the filtered image whose sums are taken together: the least that a thread gets of a chunk. 7 divides the
+  // maps of 224 pixel images.
   static constexpr int64_t kBlockRows = 7;
 
   int64_t images, pixels, blocks;  // pixels and blocks of rows of the filtered image

@@ -31,8 +31,9 @@ static inline Finish finish_of(Activation a) {
   return a == Activation::kIdentity ? Finish::kIdentity : a == Activation::kSilu ? Finish::kSilu : Finish::kAny;
 }
 
-// Terms that are summed one after the other in float32. A single sum over the 1152 channels of a late projection had five
-// times the rounding error of PyTorch's; sums of 192 cost 1 % of the time. (16-bit products are rounded more coarsely.)
+// Terms that are summed one after the other in float32. A single sum over the 1152 channels of a late projection had
+// five times the rounding error of PyTorch's; sums of 192 cost 1 % of the time. (16-bit products are rounded more
+// coarsely.)
 inline constexpr int64_t kSumTerms = 192;
 
 // Adds the sums to `earlier`, or begins it with them, and starts them again from zero.
@@ -50,7 +51,8 @@ ALWAYS_INLINE void fold(Vec (&sum)[kRows][kVectors], float* earlier, bool add_to
 template <class Storage>
 static void activate_floats(float* values, int vectors, Activation activation) {
   with_activation(activation, [&]<Activation kActivation>() {
-    for (int i = 0; i < vectors; i++, values += Vec::kWidth) store(values, activate<kActivation, Storage>(load(values)));
+    for (int i = 0; i < vectors; i++, values += Vec::kWidth)
+      store(values, activate<kActivation, Storage>(load(values)));
   });
 }
 
@@ -133,8 +135,8 @@ static OutputTileKernel<Storage, Element> output_tile_for(Activation activation,
   return output_tile_among<Storage, Element, Finish::kAny>(TileKernels{}, kernel);
 }
 
-// Rows [first, last) of y, `columns` wide, over panels [first_panel, last_panel): a panel outermost, so that it stays in
-// the L1 or L2 over all tiles. `y` and `residual` are those of row 0. Tiles of equal height: 49 rows are 7 x 7.
+// Rows [first, last) of y, `columns` wide, over panels [first_panel, last_panel): a panel outermost, so that it stays
+// in the L1 or L2 over all tiles. `y` and `residual` are those of row 0. Tiles of equal height: 49 rows are 7 x 7.
 template <class Storage, class Element>
 static void output_rows(const Piece<Element>* pieces, int64_t piece_count, int64_t first, int64_t last,
                         const Panels& panels, const float* weight, int64_t first_panel, int64_t last_panel,
@@ -143,16 +145,9 @@ static void output_rows(const Piece<Element>* pieces, int64_t piece_count, int64
   for (int64_t p = first_panel; p < last_panel; p++) {
     const int vectors = panels.width_of(p);
     const int64_t column = panels.first_vector(p) * Vec::kWidth, left = columns - column - (vectors - 1) * Vec::kWidth;
-    OutputTile<Storage, Element> tile{pieces,
-                                      piece_count,
-                                      first,
-                                      weight + (panels.weights_of(p) - panels.weight),
-                                      panels.bias + column,
-                                      nullptr,
-                                      nullptr,
-                                      columns,
-                                      static_cast<int>(std::min<int64_t>(Vec::kWidth, left)),
-                                      activation};
+    OutputTile<Storage, Element> tile{
+        pieces,  piece_count, first,   weight + (panels.weights_of(p) - panels.weight),        panels.bias + column,
+        nullptr, nullptr,     columns, static_cast<int>(std::min<int64_t>(Vec::kWidth, left)), activation};
     for (int64_t t = 0; t < tiles; t++) {
       const int64_t row = first + t * rows / tiles, height = first + (t + 1) * rows / tiles - row;
       const int64_t at = row * columns + column;

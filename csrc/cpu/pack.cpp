@@ -79,8 +79,7 @@ PackedHeader packed_layout(const PackRequest& r) {
   h.kernel = static_cast<int32_t>(r.kernel);
   h.squeeze = static_cast<int32_t>(r.squeeze);
   // An odd number of channels has no pairing: a pair would reach from one pixel into the next.
-  h.bf16_pairs = is_conv(r.kind) && kernels.bf16_pairs && r.weight.dtype == DType::kBFloat16 &&
-                 r.in_channels % 2 == 0;
+  h.bf16_pairs = is_conv(r.kind) && kernels.bf16_pairs && r.weight.dtype == DType::kBFloat16 && r.in_channels % 2 == 0;
   int64_t end = sizeof(PackedHeader);
   auto place = [&](int64_t floats) {
     const int64_t at = end;

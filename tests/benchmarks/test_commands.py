@@ -232,6 +232,9 @@ def test_one_committed_folder_is_found_and_two_are_not_guessed_between(tmp_path)
     save(Results("models", {}, {}, ""), tmp_path / "cpu-b" / "models.json")
     with pytest.raises(readme.ResultError, match="found cpu-a, cpu-b; name the file"):
         readme.committed_results(tmp_path)
+    suite = tmp_path / "cpu-b" / "cpu.json"  # the list with the fairest peers is what the README quotes
+    save(Results("models", {}, {}, ""), suite)
+    assert readme.committed_results(tmp_path) == suite
 
 
 def test_committed_result_files_are_whole():

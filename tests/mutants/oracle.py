@@ -47,6 +47,21 @@ BUDGET = [
     ("stem_conv", dict(c=3, o=32, k=3, stride=2, padding=(1, 1, 1, 1), h=21, w=19, layout="contiguous")),
     ("head_pool", dict(c=40, o=50, h=7, w=7, n=2)),
     ("squeeze_excite_gate", dict(c=27, s=5, h=20, w=40)),
+    ("pointwise_conv", dict(c=400, o=24, h=5, w=7, n=2, activation="identity")),
+]
+# A whole block is one kernel on the CPU alone: small and large maps (the gate scales one operand or the
+# other), several images on two threads, channels that no vector divides, sums of more than one part.
+BLOCKS_EXACT = [
+    (
+        "mbconv",
+        dict(c=3, m=27, k=3, padding=(1, 1, 1, 1), h=9, w=17, n=3, activation="relu", residual=True,
+             without=("w1", "b1", "w2", "b2")),
+    ),
+]  # fmt: skip
+BLOCKS_BUDGET = [
+    ("mbconv", dict(c=16, m=96, s=4, o=24, k=3, stride=2, padding=(0, 0, 1, 1), h=24, w=28, n=3)),
+    ("mbconv", dict(c=27, m=120, s=5, k=5, padding=(2, 2, 2, 2), h=6, w=5, n=6, residual=True)),
+    ("mbconv", dict(c=40, m=400, s=10, k=3, padding=(1, 1, 1, 1), h=3, w=5, n=3, o=48)),
 ]
 # One image less and no fused expansion: Python stands in for a GPU, and there is no kernel for the latter.
 TRITON_EXACT = [(op, case) for op, case in EXACT if op != "expand_depthwise_pool"] + [
@@ -67,7 +82,7 @@ def cases(backend: str) -> tuple[tuple[bool, list], ...]:
         return (True, TRITON_EXACT), (False, TRITON_BUDGET)
     if backend == "emulation":
         return (True, emulated.EXACT), (False, emulated.BUDGET)
-    return (True, EXACT), (False, BUDGET)
+    return (True, EXACT + BLOCKS_EXACT), (False, BUDGET + BLOCKS_BUDGET)
 
 
 def results(backend: str, op: str, args: list) -> Iterator[Any]:
