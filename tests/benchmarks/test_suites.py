@@ -21,6 +21,7 @@ from benchmarks.runner import Job, Settings
 from benchmarks.suites import CPU, SUITES, Target, batches_of
 from benchmarks.targets import target_lines
 
+RUNTIMES = ("onnx", "onnxscript", "onnxruntime", "openvino")
 FAST = {"rounds": 3, "min_seconds": 0.0, "threads": 1}
 
 
@@ -31,7 +32,7 @@ def all_packages(monkeypatch):
     monkeypatch.setattr(
         importlib.util,
         "find_spec",
-        lambda name, *rest: SimpleNamespace() if name in ("onnxruntime", "openvino") else found(name, *rest),
+        lambda name, *rest: SimpleNamespace() if name in RUNTIMES else found(name, *rest),
     )
 
 

@@ -60,7 +60,7 @@ BLOCKS_EXACT = [
 ]  # fmt: skip
 BLOCKS_BUDGET = [
     ("mbconv", dict(c=16, m=96, s=4, o=24, k=3, stride=2, padding=(0, 0, 1, 1), h=24, w=28, n=3)),
-    ("mbconv", dict(c=27, m=120, s=5, k=5, padding=(2, 2, 2, 2), h=6, w=5, n=6, residual=True)),
+    ("mbconv", dict(c=27, m=120, s=5, k=5, padding=(2, 2, 2, 2), h=5, w=5, n=6, residual=True)),
     ("mbconv", dict(c=40, m=400, s=10, k=3, padding=(1, 1, 1, 1), h=3, w=5, n=3, o=48)),
 ]
 # One image less and no fused expansion: Python stands in for a GPU, and there is no kernel for the latter.
