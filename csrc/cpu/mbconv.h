@@ -108,8 +108,10 @@ struct MBConv {
     }
   }
 
-  // Phase 2, rows [begin, end) of the group's pixels: y = filtered x weights + bias + residual.
-  void project_rows(const Group& group, int64_t begin, int64_t end) const {
+  // Phase 2, parts [begin, end) of vectors * rows of y, a vector of columns after the other: y = filtered x weights +
+  // bias + residual. Threads divide columns first, so that each reads (and scales) weights of its own: at batch 1 all
+  // of them come from the L3.
+  void project_part(const Group& group, int64_t begin, int64_t end) const {
     const int64_t rows = group.count * pixels, depth = a.project->in_channels;
     const int64_t weight_floats = shape.gate_weights ? project.bytes() / 4 : 0;
     const int64_t piece_floats = chunks.count * static_cast<int64_t>(sizeof(Piece<Element>) / 4);
@@ -119,20 +121,27 @@ struct MBConv {
       const int64_t width = chunks.width(chunk), origin = chunks.first_channel(chunk);
       pieces[chunk] = {group.filtered + origin * rows, std::min(width, depth - origin), width};
     }
-    if (shape.gate_weights) {  // the group is one image then
-      float* gates = gated + weight_floats + piece_floats;
-      open_gates(group, gates, gates + channels);
-      for (int64_t p = 0; p < project.count; p++) {
-        const int64_t at = project.weights_of(p) - project.weight;
-        scale_panel<Element>(project.weight + at, project.width_of(p), depth, gates, gated + at);
-      }
-    }
+    float* gates = gated + weight_floats + piece_floats;
+    if (shape.gate_weights) open_gates(group, gates, gates + channels);  // the group is one image then
     const int64_t at = group.first * pixels * project.columns;
-    output_rows<Storage, Element>(pieces, chunks.count, begin, end, project,
-                                  shape.gate_weights ? gated : project.weight, 0, project.count, Activation::kIdentity,
-                                  static_cast<Storage*>(a.y) + at,
-                                  a.residual ? static_cast<const Storage*>(a.x) + at : nullptr);
+    for (int64_t p = 0; p < project.count; p++) {
+      // This panel's rows of the part, by the vectors before it and its own.
+      const int64_t before = project.first_vector(p) * rows, vectors = project.width_of(p);
+      const int64_t first = std::clamp<int64_t>((begin - before) / vectors, 0, rows);
+      const int64_t last = std::clamp<int64_t>((end - before) / vectors, 0, rows);
+      if (first >= last) continue;
+      const float* weight = project.weight;
+      if (shape.gate_weights) {
+        const int64_t offset = project.weights_of(p) - project.weight;
+        scale_panel<Element>(project.weight + offset, project.width_of(p), depth, gates, gated + offset);
+        weight = gated;
+      }
+      output_rows<Storage, Element>(pieces, chunks.count, first, last, project, weight, p, p + 1, Activation::kIdentity,
+                                    static_cast<Storage*>(a.y) + at,
+                                    a.residual ? static_cast<const Storage*>(a.x) + at : nullptr);
+    }
   }
+
   // A group with all its phases, each shared out by `parallel`.
   void compute(const Group& group, const Parallel& parallel) const {
     parallel(chunks.count * group.count * blocks,
@@ -140,7 +149,8 @@ struct MBConv {
     if (a.squeeze_excite && !shape.gate_weights) {
       parallel(chunks.count, [&](int64_t begin, int64_t end) { scale_filtered(group, begin, end); });
     }
-    parallel(group.count * pixels, [&](int64_t begin, int64_t end) { project_rows(group, begin, end); });
+    parallel(project.vectors * group.count * pixels,
+             [&](int64_t begin, int64_t end) { project_part(group, begin, end); });
   }
 
   void run(const Parallel& parallel) const {
