@@ -31,6 +31,7 @@ PEERS: dict[str, Peer] = {
         graph_peer(eager_folded.PEER, name="graph-folded", label="graph folded"),
         graph_peer(libraries.TIMM, name="graph-timm", label="graph timm"),
         graph_peer(libraries.TORCHVISION, name="graph-torchvision", label="graph torchvision"),
+        compiled.PLAIN,
         compiled.PEER,
         compiled.AUTOTUNE,
         compiled.GRAPHS,
@@ -43,8 +44,9 @@ PEERS: dict[str, Peer] = {
 }
 
 #: Left out of a device's sweep unless they are asked for: on a CPU the libraries run the operators of the
-#: stock peers (tests/benchmarks/test_peers.py), and no launches stand between them.
-ASKED_FOR = {"cpu": ("timm", "torchvision"), "cuda": ()}
+#: stock peers (tests/benchmarks/test_peers.py), and no launches stand between them; a compiler that returns
+#: its memory is never the fastest.
+ASKED_FOR = {"cpu": ("timm", "torchvision", "compiled-plain"), "cuda": ()}
 
 #: Left out of the quick sweep besides: uint8 input is compared with float input by `--full`, and the runtimes
 #: are packages that only `make bench-full` installs.

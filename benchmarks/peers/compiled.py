@@ -1,8 +1,9 @@
 """torch.compile at its best: weights frozen into the graph, channels_last.
 
 Freezing folds the batch norms and packs the weights; without it the compiled model is up to 1.6 times slower
-on a CPU. There the allocator keeps its memory, too, and the other modes are left out: of this network only
-the classifier goes through max-autotune's templates, and reduce-overhead is about CUDA graphs. On a GPU the
+on a CPU. There the allocator keeps its memory, too (`PLAIN`: as it comes, which is what most people have and
+less than half as fast at batch 16), and the other modes are left out: of this network only the classifier
+goes through max-autotune's templates, and reduce-overhead is about CUDA graphs. On a GPU the
 batch norms are folded before, in float32: folded in 16 bits they cost accuracy that the gate would charge to
 the compiler.
 """
@@ -56,7 +57,7 @@ def _preparing(mode: str | None) -> Callable[[nn.Module, torch.Tensor, torch.dty
     return prepare
 
 
-def _peer(name: str, label: str, mode: str | None, **more: object) -> Peer:
+def _peer(name: str, label: str, mode: str | None, *, tuned: bool = True, **more: object) -> Peer:
     described = "torch.compile(dynamic=False), inductor"
     return Peer(
         name,
@@ -67,9 +68,9 @@ def _peer(name: str, label: str, mode: str | None, **more: object) -> Peer:
             "layout": "channels_last",
             "mode": described if mode is None else f"{described}, {mode}",
             "freezing": True,
-            "allocator": "glibc, keeping freed memory",
+            "allocator": "glibc, keeping freed memory" if tuned else "glibc, as it comes",
         },
-        environment=KEEP_MEMORY,
+        environment=KEEP_MEMORY if tuned else {},
         missing=missing,
         slow_start=True,
         **more,
@@ -77,6 +78,14 @@ def _peer(name: str, label: str, mode: str | None, **more: object) -> Peer:
 
 
 PEER = _peer("compiled", "torch.compile", None)
+PLAIN = _peer(
+    "compiled-plain",
+    "torch.compile plain",
+    None,
+    tuned=False,
+    devices=("cpu",),
+    elsewhere="PyTorch's allocator on a GPU keeps its memory anyway: this is compiled",
+)
 AUTOTUNE = _peer(
     "compiled-autotune",
     "torch.compile max-autotune",

@@ -44,7 +44,7 @@ def test_all_are_those_that_apply_to_the_device():
     assert set(on_cpu) | set(on_gpu) == set(PEERS)
     assert {name for name in PEERS if "graph" in name} <= set(on_gpu) - set(on_cpu)
     runtimes = {"onnxruntime", "openvino-latency", "openvino-throughput"}
-    assert set(on_cpu) - set(on_gpu) == {"eager-tuned", *runtimes}
+    assert set(on_cpu) - set(on_gpu) == {"eager-tuned", "compiled-plain", *runtimes}
     # Packages that `make bench` does not install.
     assert runtimes <= set(default_peers("cpu", quick=False)) - set(default_peers("cpu", quick=True))
     for device in ("cpu", "cuda"):
