@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.block_calls import BlockCalls
 from benchmarks.cases import DTYPES, describe_model
 from benchmarks.contest import ContestRunner, judge
 from benchmarks.ideal import ideal_seconds, share_of_peak
@@ -22,7 +23,6 @@ from benchmarks.rows import ERROR, OK
 from benchmarks.runner import Settings
 from benchmarks.subject import DISTINCT_IMAGES, rows_of_batch
 from benchmarks.unfused import UnfusedBlock, compiled_call
-from effnet_fast import ops
 from effnet_fast.inference import fold, network_layers
 from effnet_fast.inference.cost import work
 from effnet_fast.inference.layers import Layer, block_operators
@@ -31,7 +31,7 @@ from effnet_fast.models import create_model
 from effnet_fast.ops.geometry import allocate
 from effnet_fast.ops.schemas import OPERATORS
 from effnet_fast.ops.validation import check
-from effnet_fast.testing import Expectation, Target, make_args
+from effnet_fast.testing import Expectation, make_args
 
 #: Name -> label of everybody who computes a block, stock PyTorch first.
 STOCK = {"eager": "eager NHWC", "compiled": "torch.compile"}
@@ -101,7 +101,7 @@ class BlockCase:
             "gmacs": round(self.gmacs, 6),
         }
 
-    def arguments(self) -> list[Any]:
+    def arguments(self, device: str = "cpu") -> list[Any]:
         """Arguments of `mbconv` in schema order; few images differ, as speed does not depend on them."""
         first, depthwise, project = self.layers[0], self.depthwise, self.layers[-1]
         channels, height, width = first.x.shape
@@ -110,6 +110,7 @@ class BlockCase:
         args = make_args(
             "mbconv",
             dtype=DTYPES[self.dtype],
+            device=device,
             without=without,
             n=min(self.batch, DISTINCT_IMAGES),
             c=channels, h=height, w=width, m=self.expanded, o=project.y.shape[0], k=depthwise.kernel,
@@ -122,22 +123,48 @@ class BlockCase:
 
 
 @functools.cache
-def distinct_blocks(model: str) -> tuple[tuple[tuple[Layer, ...], int], ...]:
-    """The MBConv blocks of `model` at its own resolution, each with the number of blocks like it."""
+def mbconv_blocks(model: str) -> tuple[tuple[Layer, ...], ...]:
+    """The layers of every MBConv block of `model` at its own resolution, in the order of the network."""
     size, _ = describe_model(model)
     with torch.device("meta"):
         network = fold(create_model(model).eval())
+    blocks = block_operators(network_layers(network, (size, size)))
+    # `benchmarks ops` has stem, head, FusedMBConv and blocks of one convolution
+    return tuple(
+        layers for layers in blocks if any(layer.operator.startswith("depthwise_conv") for layer in layers)
+    )
+
+
+@functools.cache
+def distinct_blocks(model: str) -> tuple[tuple[tuple[Layer, ...], int], ...]:
+    """The MBConv blocks of `model` at its own resolution, each with the number of blocks like it."""
     found: dict[tuple, list[tuple[Layer, ...]]] = {}
-    for layers in block_operators(network_layers(network, (size, size))):
-        if not any(layer.operator.startswith("depthwise_conv") for layer in layers):
-            continue  # `benchmarks ops` has stem, head, FusedMBConv and blocks of one convolution
-        same = tuple(
-            (layer.operator, layer.x.shape, layer.y.shape, layer.activation, layer.kernel, layer.stride,
-             layer.padding, layer.residual is None, layer.squeeze, layer.se_activation, layer.gate_function)
-            for layer in layers
-        )  # fmt: skip
-        found.setdefault(same, []).append(layers)
+    for layers in mbconv_blocks(model):
+        found.setdefault(_work_of(layers), []).append(layers)
     return tuple((blocks[0], len(blocks)) for blocks in found.values())
+
+
+def _work_of(layers: tuple[Layer, ...]) -> tuple:
+    """Equal for blocks that are the same calls."""
+    return tuple(
+        (layer.operator, layer.x.shape, layer.y.shape, layer.activation, layer.kernel, layer.stride,
+         layer.padding, layer.residual is None, layer.squeeze, layer.se_activation, layer.gate_function)
+        for layer in layers
+    )  # fmt: skip
+
+
+def named_block(model: str, name: str, batch: int, dtype: str) -> BlockCase:
+    """The block of `model` that is called `name`, as in `model.named_modules()`.
+
+    Raises: ValueError with the names of all MBConv blocks where there is none of that name.
+    """
+    blocks = mbconv_blocks(model)
+    for layers in blocks:
+        if layers[0].block == name:
+            count = sum(_work_of(other) == _work_of(layers) for other in blocks)
+            return BlockCase(model, layers, count, batch, dtype)
+    names = ", ".join(layers[0].block for layers in blocks) or "none"
+    raise ValueError(f"--block: {model} has no MBConv block {name!r}; its MBConv blocks: {names}")
 
 
 def block_cases(model: str, batches: Sequence[int], dtypes: Sequence[str]) -> list[BlockCase]:
@@ -158,18 +185,14 @@ class BlockContest:
         self.arguments = case.arguments()
         row = OPERATORS["mbconv"]
         (self.output,) = allocate(row, *check(row, "", self.arguments))
+        self._calls = BlockCalls(self.arguments, self.output, BACKEND)
 
     def prepare(self, peer: str, row: dict[str, object]) -> Callable[[], object]:
         """What `peer` runs, called once; `row` gets its verdict."""
         if peer in STOCK:
             row["status"] = OK
             return self._stock(compiled=peer == "compiled")
-        run = self._three_kernels() if peer == "three-kernels" else self._one_kernel()
-
-        def call() -> None:
-            with torch.inference_mode():
-                run()
-
+        call = self._three_kernels() if peer == "three-kernels" else self._one_kernel()
         self._judge(call, row)
         return call
 
@@ -186,45 +209,10 @@ class BlockContest:
         return call
 
     def _one_kernel(self) -> Callable[[], None]:
-        function = ops.handle("mbconv", "packed_into", BACKEND)
-        arguments = Target(BACKEND, packed=True).pack_arguments("mbconv", self.arguments)
-        return lambda: function(self.output, *arguments)
+        return self._calls.whole()
 
     def _three_kernels(self) -> Callable[[], None]:
-        """The engine's calls in the three-kernel plan, the whole batch at a time."""
-        (
-            x, w_expand, b_expand, w_dw, b_dw, w1, b1, w2, b2, w_project, b_project,
-            stride, padding, activation, se_activation, gate, residual,
-        ) = self.arguments  # fmt: skip
-        expanded, kernel = self.case.expanded, w_dw.shape[-1]
-        filtered = _map(x, expanded, self.output.shape[2:])
-        calls: list[tuple[Callable, tuple]] = []
-        hidden = x
-        if w_expand is not None:
-            hidden = _map(x, expanded, x.shape[2:])
-            packed = ops.pack("pointwise_conv", w_expand, b_expand, activation=activation, backend=BACKEND)
-            calls.append((_handle("pointwise_conv"), (hidden, x, packed, expanded, activation, None, None)))
-        gates = None
-        if w1 is None:
-            packed = ops.pack("depthwise_conv", w_dw, b_dw, activation=activation, backend=BACKEND)
-            given = (filtered, hidden, packed, kernel, stride, padding, activation)
-            calls.append((_handle("depthwise_conv"), given))
-        else:
-            gates = torch.empty(x.shape[0], expanded)
-            weights = (w_dw, b_dw, w1, b1, w2, b2)
-            packed = ops.pack("depthwise_conv_gate", *weights, activation=activation, backend=BACKEND)
-            given = (filtered, gates, hidden, packed, kernel, stride, padding, activation)
-            squeezed = (w1.shape[0], se_activation, gate)
-            calls.append((_handle("depthwise_conv_gate"), (*given, *squeezed)))
-        packed = ops.pack("pointwise_conv", w_project, b_project, activation="identity", backend=BACKEND)
-        given = (self.output, filtered, packed, self.output.shape[1], "identity", gates)
-        calls.append((_handle("pointwise_conv"), (*given, x if residual else None)))
-
-        def run() -> None:
-            for function, arguments in calls:
-                function(*arguments)
-
-        return run
+        return self._calls.three_kernels()
 
     def _judge(self, call: Callable[[], object], row: dict[str, object]) -> None:
         """The numerics contract of the block on the first and the last image of the batch that is timed."""
@@ -233,15 +221,6 @@ class BlockContest:
         rows = torch.tensor(sorted({0, self.case.batch - 1}))
         expectation = Expectation.of("mbconv", images_of("mbconv", self.arguments, rows))
         judge(expectation.compare(self.output[rows]), row)
-
-
-def _handle(operator: str) -> Callable:
-    return ops.handle(operator, "packed_into", BACKEND)
-
-
-def _map(x: Tensor, channels: int, size: Sequence[int]) -> Tensor:
-    shape = (x.shape[0], channels, *size)
-    return torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
 
 
 class BlockRunner(ContestRunner):

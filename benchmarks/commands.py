@@ -27,6 +27,7 @@ from benchmarks.console import (
 )
 from benchmarks.contest import Job, rows_text
 from benchmarks.devices import DEVICES, check_device
+from benchmarks.ladder_command import run_ladder, show_ladder
 from benchmarks.latency_command import latency
 from benchmarks.layers import layer_cases
 from benchmarks.memory_command import memory_command
@@ -41,6 +42,10 @@ from effnet_fast.images import ImageError
 from effnet_fast.measure import describe
 
 README = RESULTS.parent.parent / "README.md"
+KERNELS = README.parent / "docs" / "kernels.md"
+
+#: Length of one sample of a layer: there are hundreds.
+OPS_SECONDS = 0.05
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -102,9 +107,12 @@ def run_photos(out: Path) -> bool:
 @click.option("--compiled/--no-compiled", default=True, help="Compare with torch.compile, too.")
 @click.option("--resume", is_flag=True, help="Keep the finished layers of the result file.")
 @click.option("--limit-minutes", type=click.FloatRange(0), help="Begin no further layer after this.")
-@click.option("--rounds", type=click.IntRange(3), default=5, show_default=True)
-@click.option("--min-seconds", type=SECONDS, default=0.05, show_default=True, help="Length of one sample.")
-@click.option("--out", type=FOLDER, default=LOCAL, help="Folder of the result files.")
+@click.option("--rounds", type=click.IntRange(3), help="[default: 5; with --full 7]")
+@click.option("--min-seconds", type=SECONDS, help="Length of one sample.  [default: 0.05; ladder: 0.2]")
+@click.option("--out", type=FOLDER, help="Folder of the result files.")
+@click.option("--ladder", is_flag=True, help="One MBConv block instead, from stock PyTorch to one kernel.")
+@click.option("--block", help="With --ladder: which one, e.g. stages.2.1.  [default: the costliest]")
+@click.option("--full", is_flag=True, help="With --ladder: longer rounds, into results/<device>/.")
 def ops_command(
     models_: tuple[str, ...],
     batch: str | None,
@@ -115,16 +123,33 @@ def ops_command(
     compiled: bool,
     resume: bool,
     limit_minutes: float | None,
-    rounds: int,
-    min_seconds: float,
-    out: Path,
+    rounds: int | None,
+    min_seconds: float | None,
+    out: Path | None,
+    ladder: bool,
+    block: str | None,
+    full: bool,
 ) -> None:
     """Time every distinct layer by itself: checked, then against stock PyTorch and the copy bandwidth.
 
+    With --ladder one block as a whole: eager, folded, compiled, convolutions with their activations, three
+    kernels, the expansion fused, one kernel, and the floor under them.
+
     Exit status 1 when a layer fails its check or breaks off; 2 for a wrong option or an unusable result file.
-    Ctrl-C keeps every finished layer.
+    Ctrl-C keeps every finished layer, of a ladder the finished rounds.
     """
     device = usage(check_device, device)
+    if ladder:
+        others = {"--backend": backend, "--operator": only, "--limit-minutes": limit_minutes}
+        for option in (option for option, value in others.items() if value not in (None, ())):
+            raise click.UsageError(f"--ladder and {option} exclude each other")
+        run_ladder(
+            models_, block, batch, dtype, device, compiled=compiled, full=full, resume=resume, rounds=rounds,
+            min_seconds=min_seconds, out=out,
+        )  # fmt: skip
+        return
+    for option in (option for option, value in {"--block": block, "--full": full}.items() if value):
+        raise click.UsageError(f"{option} goes with --ladder")
     names = models_ or ("efficientnet_b0", "efficientnet_b4")
     batch = batch or ("1,32,256" if device == "cuda" else "1,16")
     dtype = dtype or ("float16" if device == "cuda" else "float32")
@@ -141,7 +166,10 @@ def ops_command(
         Job(case, (*ours, *operators.stock_peers(case.layer.operator, device, compiled=compiled)))
         for case in cases
     ]
-    settings = replace(QUICK, rounds=rounds, min_seconds=min_seconds, threads=torch.get_num_threads())
+    settings = replace(
+        QUICK, rounds=rounds or 5, min_seconds=OPS_SECONDS if min_seconds is None else min_seconds,
+        threads=torch.get_num_threads(),
+    )  # fmt: skip
     options = [
         *(f"--model {name}" for name in names), f"--batch {batch}", f"--dtype {dtype}", f"--device {device}",
         f"--backend {backend}" if backend else "", *(f"--operator {name}" for name in only),
@@ -153,7 +181,7 @@ def ops_command(
         settings.record(),
         " ".join(["python -m benchmarks ops", *filter(None, options)]),
     )
-    console, path = new_console(), out / f"operators-{device}.json"
+    console, path = new_console(), (out or LOCAL) / f"operators-{device}.json"
     reporter = Reporter(console, title=operators.case_title, text=rows_text)
 
     def run(pending: list[Job], results: Results) -> int:
@@ -179,33 +207,45 @@ def _show_operators(console: Console, results: Results, path: Path) -> None:
 @main.command("readme")
 @click.argument("results", required=False, type=click.Path(path_type=Path))
 @click.option("--readme", "target", type=click.Path(path_type=Path, dir_okay=False), default=README)
-@click.option("--check", is_flag=True, help="Change nothing; exit status 1 when the README is out of date.")
+@click.option("--check", is_flag=True, help="Change nothing; exit status 1 when a table is out of date.")
 def readme_command(results: Path | None, target: Path, check: bool) -> None:
-    """Write the measured table of the README from a result file (by default the committed one)."""
+    """Write the measured table of the README from a result file.
+
+    Without one: from the committed one, and the ladders of docs/kernels.md from theirs.
+    """
     try:
         table = readme.markdown_table(load(results or readme.committed_results(RESULTS), kind="models"))
-        old = target.read_text(encoding="utf-8")
-        new = readme.update_readme(old, table)
+        texts = {target: readme.update_readme(target.read_text(encoding="utf-8"), table)}
+        if results is None:
+            ladders = readme.committed_ladders(RESULTS)
+            texts[KERNELS] = readme.update_ladders(KERNELS.read_text(encoding="utf-8"), ladders)
     except (ResultError, OSError) as error:
         raise refuse(error) from error
-    if check:
-        if new != old:
-            raise click.ClickException(
-                f"{shown_path(target)} is out of date: run python -m benchmarks readme"
-            )
-    elif new != old:
-        target.write_text(new, encoding="utf-8")
+    outdated = {path: text for path, text in texts.items() if text != path.read_text(encoding="utf-8")}
+    if check and outdated:
+        names = ", ".join(shown_path(path) for path in outdated)
+        raise click.ClickException(f"{names} is out of date: run python -m benchmarks readme")
+    for path, text in outdated.items():
+        path.write_text(text, encoding="utf-8")
+
+
+#: What `show` can show, by the kind of result file.
+SHOWN = {"models": show_models, "ladder": show_ladder}
 
 
 @main.command()
 @click.argument("results", type=click.Path(path_type=Path))
 def show(results: Path) -> None:
-    """Print the table of a result file and draw its picture anew."""
+    """Print the table of a result file, of models or of a ladder, and draw its picture anew."""
     try:
-        found = load(results, kind="models")
+        found = load(results)
+        if found.kind not in SHOWN:
+            raise ResultError(
+                f"{results}: holds results of kind {found.kind!r}; needed: {' or '.join(SHOWN)}"
+            )
     except ResultError as error:
         raise refuse(error) from error
-    show_models(new_console(), found, results)
+    SHOWN[found.kind](new_console(), found, results)
 
 
 for command in (models, latency, memory_command, profile_command, blocks_command, resources):

@@ -12,7 +12,7 @@ from benchmarks.progress import Reporter
 from benchmarks.results import Results
 from benchmarks.rows import ERROR, FAIL, OK, time_columns
 from benchmarks.runner import Settings, run_jobs
-from effnet_fast.measure import Candidate, LocalCandidate, alternate
+from effnet_fast.measure import Candidate, LocalCandidate, Summary, alternate
 from effnet_fast.measure.device_timing import DeviceTimer
 from effnet_fast.testing import Comparison
 
@@ -108,14 +108,19 @@ class ContestRunner(ABC):
                 calls[peer] = contest.prepare(peer, row)
             except Exception as error:  # whatever it raises is its result for this case
                 row.update(status=ERROR, reason=_sentence(error))
-        self._time({peer: call for peer, call in calls.items() if rows[peer]["status"] == OK}, rows)
+        self.time({peer: call for peer, call in calls.items() if rows[peer]["status"] == OK}, rows)
         for row in rows.values():
             self.complete(contest, row)
         return list(rows.values())
 
-    def _time(self, calls: Mapping[str, Callable[[], object]], rows: Mapping[str, Row]) -> None:
+    def candidate(self, peer: str, call: Callable[[], object]) -> Candidate:
+        """`call` of `peer` as it is timed."""
+        return candidate(call, self.device)
+
+    def time(self, calls: Mapping[str, Callable[[], object]], rows: Mapping[str, Row]) -> None:
+        """Time `calls` against each other in rounds, and write what they took into their rows."""
         summaries = alternate(
-            {peer: candidate(call, self.device) for peer, call in calls.items()},
+            {peer: self.candidate(peer, call) for peer, call in calls.items()},
             rounds=self.settings.rounds,
             min_seconds=self.settings.min_seconds,
             budget_seconds=self.settings.budget_seconds,
@@ -123,11 +128,16 @@ class ContestRunner(ABC):
                 f"{rows[peer]['label']}: round {index + 1} of {self.settings.rounds}"
             ),
         )
-        for peer, summary in summaries.items():
-            columns = time_columns(summary, rows[peer]["batch"])
-            # A layer of one image takes microseconds.
-            columns["median_ms"] = round(summary.median * 1e3, 6)
-            rows[peer].update(columns)
+        put_times(summaries, rows)
+
+
+def put_times(summaries: Mapping[str, Summary], rows: Mapping[str, Row]) -> None:
+    """Write the columns of the timing into the row of each peer."""
+    for peer, summary in summaries.items():
+        columns = time_columns(summary, rows[peer]["batch"])
+        # A layer of one image takes microseconds.
+        columns["median_ms"] = round(summary.median * 1e3, 6)
+        rows[peer].update(columns)
 
 
 def _sentence(error: Exception) -> str:

@@ -66,7 +66,7 @@ def group_of(layer: Layer) -> str:
 
     `depthwise_conv_gate` computes its squeeze-excite itself; the projection applies the gate.
     """
-    if layer.operator == "stem_conv":
+    if layer.operator == "stem_conv" or layer.is_stem_block:
         return "stem"
     if layer.operator == "head_pool":
         return "head"
@@ -74,7 +74,7 @@ def group_of(layer: Layer) -> str:
         return "classifier"
     if layer.operator == "squeeze_excite_gate":
         return "squeeze-excite"
-    if layer.operator == "mbconv":
+    if layer.is_whole_block:
         return "whole block"
     if layer.operator.startswith("expand_depthwise"):
         return "expand + depthwise"

@@ -1,17 +1,20 @@
-"""The measured table of the README, made from a result file between two markers; never typed."""
+"""The measured tables of the README and of docs/kernels.md, made from result files between two markers; never
+typed.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.results import ResultError, Results
+from benchmarks.ladder_tables import markdown as ladder_markdown
+from benchmarks.results import ResultError, Results, load
 from benchmarks.suites import SUITES
 from benchmarks.tables import (
     cases_of,
     labels_of,
-    machine_text,
     memory_ratio,
     model_text,
+    place_text,
     ratio,
     ratio_text,
     ratios_of,
@@ -21,6 +24,12 @@ from benchmarks.tables import (
 
 BEGIN = "<!-- benchmarks: begin (made by `python -m benchmarks readme`) -->"
 END = "<!-- benchmarks: end -->"
+
+LADDERS_BEGIN = "<!-- ladders: begin (made by `python -m benchmarks readme`) -->"
+LADDERS_END = "<!-- ladders: end -->"
+NO_LADDERS = (
+    "No ladder has been measured and committed yet; `python -m benchmarks ops --ladder --full` measures one."
+)
 
 RATIOS_ON_CPU = (
     "Ratios: effnet_fast over the fastest eager peer; over eager PyTorch with folded batch norms and an "
@@ -64,16 +73,11 @@ def markdown_table(results: Results) -> str:
     measured = RATIOS_ON_GPU if on_gpu else RATIOS_ON_CPU
     if any(group == "runtime" for _, group, _ in ratios):
         measured += RUNTIMES_ON_CPU
-    machine = (
-        machine_text(environment)
-        if on_gpu
-        else (f"{environment['cpu']} ({environment['isa']}), {environment['threads']} threads")
-    )
     lines += [
         "",
-        f"Images per second, {machine}, torch {environment['libraries']['torch']}, {environment['date']}, "
-        f"commit {environment['commit'] or 'unknown'}; `{results.command}`. Medians of alternating rounds, "
-        "each peer checked against float64 logits first. "
+        f"Images per second, {place_text(environment)}, torch {environment['libraries']['torch']}, "
+        f"{environment['date']}, commit {environment['commit'] or 'unknown'}; `{results.command}`. "
+        "Medians of alternating rounds, each peer checked against float64 logits first. "
         f"{measured} Memory: peak of activations over the least of the "
         "eager peers.",
     ]
@@ -84,11 +88,25 @@ def markdown_table(results: Results) -> str:
 
 def update_readme(text: str, table: str) -> str:
     """`text` with `table` between the markers; ResultError without exactly one pair of them."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ResultError(f"the README needs exactly one line {BEGIN!r} and after it one line {END!r}")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+    return _between(text, BEGIN, END, table, "the README")
+
+
+def update_ladders(text: str, tables: str) -> str:
+    """`text` of docs/kernels.md with `tables` between its markers; ResultError as above."""
+    return _between(text, LADDERS_BEGIN, LADDERS_END, tables, "docs/kernels.md")
+
+
+def _between(text: str, begin: str, end: str, table: str, what: str) -> str:
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ResultError(f"{what} needs exactly one line {begin!r} and after it one line {end!r}")
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
+
+
+def committed_ladders(folder: Path) -> str:
+    """The tables of all committed ladders under `folder`, or a sentence that there is none."""
+    paths = [path for path in sorted(folder.glob("*/ladder-*.json")) if path.parent.name != "local"]
+    return "\n\n".join(ladder_markdown(load(path, kind="ladder")) for path in paths) or NO_LADDERS
 
 
 def committed_results(folder: Path) -> Path:

@@ -190,6 +190,13 @@ def machine_text(environment: dict[str, object]) -> str:
     return f"{environment['cpu']}, {environment['threads']} threads"
 
 
+def place_text(environment: dict[str, object]) -> str:
+    """The same with a CPU's instruction set, which its figures are nothing without."""
+    if environment.get("device") == "cuda":
+        return machine_text(environment)
+    return f"{environment['cpu']} ({environment['isa']}), {environment['threads']} threads"
+
+
 def model_text(row: Row) -> str:
     """Short for a variant of the sweep over phi ("B0 @224"), the whole name for another model."""
     name = str(row["model"])

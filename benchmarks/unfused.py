@@ -1,7 +1,8 @@
-"""The stock side of `benchmarks ops` and `blocks`: as PyTorch runs it, step by step, batch norms folded."""
+"""The stock side of `benchmarks ops` and `blocks`: as PyTorch runs it, step by step."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,14 +13,32 @@ from torch import Tensor, nn
 from effnet_fast.ops.schemas import OPERATORS
 
 # In place, as networks are written: a step that needs no second tensor gets none.
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda x: x,
     "relu": lambda x: F.relu(x, inplace=True),
     "relu6": lambda x: F.relu6(x, inplace=True),
     "silu": lambda x: F.silu(x, inplace=True),
     "hardswish": lambda x: F.hardswish(x, inplace=True),
 }
-_GATES: dict[str, Callable[[Tensor], Tensor]] = {"sigmoid": torch.sigmoid, "hardsigmoid": F.hardsigmoid}
+GATES: dict[str, Callable[[Tensor], Tensor]] = {"sigmoid": torch.sigmoid, "hardsigmoid": F.hardsigmoid}
+
+
+def unfolded(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, nn.BatchNorm2d]:
+    """A weight without bias, and the batch norm behind it, that folding makes `weight` and `bias` of.
+
+    The norm's scales are powers of two and its variances 1, so that `weight` is the same to the bit in any
+    dtype: what is compared with the folded form rounds in other places, but not other weights.
+    """
+    channels, random = weight.shape[0], torch.Generator().manual_seed(0)
+    scale = 2.0 ** torch.randint(-1, 2, (channels,), generator=random)
+    mean = 0.3 * torch.randn(channels, generator=random)
+    norm = nn.BatchNorm2d(channels).requires_grad_(False).to(weight.device)
+    scale, mean = scale.to(weight.device), mean.to(weight.device, weight.dtype).float()
+    norm.weight.copy_(scale)
+    norm.bias.copy_(mean * scale if bias is None else bias.float() + mean * scale)
+    norm.running_mean.copy_(mean)
+    norm.running_var.fill_(1.0 - norm.eps)
+    return weight / scale.view(-1, 1, 1, 1).to(weight.dtype), norm.to(weight.dtype)
 
 
 class Unfused(nn.Module):
@@ -29,16 +48,21 @@ class Unfused(nn.Module):
         operator: one of those in a three-kernel plan.
         arguments: of the operator, in schema order. Weights are kept here, ready for stock kernels; the rest
             is in `inputs`, to be passed to `forward`.
+        batch_norm: whether the convolution has a batch norm behind it instead of a bias; see `unfolded`.
     """
 
-    def __init__(self, operator: str, arguments: Sequence[Any]) -> None:
+    def __init__(self, operator: str, arguments: Sequence[Any], *, batch_norm: bool = False) -> None:
         super().__init__()
         row = OPERATORS[operator]
         values = {p.name: value for p, value in zip(row.parameters, arguments, strict=True)}
         self.operator = operator
         self.stride, self.padding = values.get("stride", 1), values.get("padding", (0, 0, 0, 0))
-        self.activation = _ACTIVATIONS[values["activation"]]
+        self.activation = ACTIVATIONS[values["activation"]]
         storage = values["weight"].dtype
+        self.norm: nn.Module | None = None
+        if batch_norm:
+            values["weight"], self.norm = unfolded(values["weight"], values["bias"])
+            values["bias"] = None
         for name in row.weights:
             value = None if values[name] is None else values[name].to(storage)
             if value is not None and value.dim() == 4:
@@ -46,7 +70,7 @@ class Unfused(nn.Module):
             self.register_buffer(name, value)
         self.inputs: list[Tensor | None] = [arguments[0], None, None]
         if operator == "depthwise_conv_gate":
-            self.se_activation, self.gate = _ACTIVATIONS[values["se_activation"]], _GATES[values["gate"]]
+            self.se_activation, self.gate = ACTIVATIONS[values["se_activation"]], GATES[values["gate"]]
         elif values.get("gate") is not None:
             self.inputs[1] = values["gate"].to(storage)[:, :, None, None]
         self.inputs[2] = values.get("residual")
@@ -71,7 +95,8 @@ class Unfused(nn.Module):
         """What the operator returns, in the storage dtype."""
         if gate is not None:
             x = x * gate
-        y = self.activation(self._convolution(x))
+        y = self._convolution(x)
+        y = self.activation(y if self.norm is None else self.norm(y))
         if residual is not None:
             y = y + residual
         if self.operator == "depthwise_conv_gate":
@@ -84,25 +109,27 @@ class UnfusedBlock(nn.Module):
 
     Args:
         arguments: of `mbconv`, in schema order; x is to be passed to `forward`.
+        batch_norm: whether each convolution has a batch norm behind it instead of a bias.
     """
 
-    def __init__(self, arguments: Sequence[Any]) -> None:
+    def __init__(self, arguments: Sequence[Any], *, batch_norm: bool = False) -> None:
         super().__init__()
         (
             _, w_expand, b_expand, w_dw, b_dw, w1, b1, w2, b2, w_project, b_project,
             stride, padding, activation, se_activation, gate, self.residual,
         ) = arguments  # fmt: skip
+        unfused = functools.partial(Unfused, batch_norm=batch_norm)
         self.expand = None
         if w_expand is not None:
-            self.expand = Unfused("pointwise_conv", [None, w_expand, b_expand, activation, None, None])
+            self.expand = unfused("pointwise_conv", [None, w_expand, b_expand, activation, None, None])
         conv = [None, w_dw, b_dw, stride, padding, activation]
         self.gated = w1 is not None
         self.depthwise = (
-            Unfused("depthwise_conv_gate", [*conv, w1, b1, w2, b2, se_activation, gate])
+            unfused("depthwise_conv_gate", [*conv, w1, b1, w2, b2, se_activation, gate])
             if self.gated
-            else Unfused("depthwise_conv", conv)
+            else unfused("depthwise_conv", conv)
         )
-        self.project = Unfused("pointwise_conv", [None, w_project, b_project, "identity", None, None])
+        self.project = unfused("pointwise_conv", [None, w_project, b_project, "identity", None, None])
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, Cout, OH, OW], in the storage dtype."""

@@ -15,7 +15,9 @@ import effnet_fast
 from effnet_fast import native
 from effnet_fast.backends import Backend, device_type, supports
 from effnet_fast.classify_command import classify
+from effnet_fast.measure.chips import CHIPS
 from effnet_fast.ops.schemas import OPERATORS
+from effnet_fast.plan_command import DEFAULT_CHIP, show_plan
 from effnet_fast.scale_command import models, scale
 from effnet_fast.tune_command import tune
 
@@ -30,8 +32,25 @@ def main() -> None:
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="The same as one JSON object.")
-def info(as_json: bool) -> None:
+@click.option(
+    "--plan",
+    metavar="MODEL",
+    help="Instead: how MODEL would run on a GPU, block by block. Predicted; no GPU is needed.",
+)
+@click.option("--batch", type=click.IntRange(1), help="Images at a time, for --plan.  [default: 64]")
+@click.option("--dtype", type=click.Choice(list(DTYPES)), help="Of maps, for --plan.  [default: float16]")
+@click.option(
+    "--chip",
+    help=f"For --plan, by its data sheet: {', '.join(CHIPS)}.  "
+    f"[default: the GPU at hand, measured, or {DEFAULT_CHIP}]",
+)
+def info(as_json: bool, plan: str | None, batch: int | None, dtype: str | None, chip: str | None) -> None:
     """Versions, native libraries, instruction sets of this machine, and what serves which operator."""
+    if plan is not None:
+        show_plan(plan, batch or 64, dtype or "float16", chip, as_json)
+        return
+    if given := [name for name, value in {"batch": batch, "dtype": dtype, "chip": chip}.items() if value]:
+        raise click.UsageError(f"--{given[0]} is for --plan MODEL")
     record = installation()
     if as_json:
         click.echo(json.dumps(record, indent=1))

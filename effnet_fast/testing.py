@@ -159,6 +159,9 @@ def _terms(row: Operator, output: str, sizes: Mapping[str, int]) -> int:
         "expand_depthwise_pool": lambda s: max(s["c"], s["k"] ** 2),
         "head_pool": lambda s: max(s["c"], s["h"] * s["w"]),
         "mbconv": lambda s: max(s["c"], s["m"], s["k"] ** 2),
+        "fused_mbconv": lambda s: max(s["c"] * s["k"] ** 2, s["m"]),
+        "stem_block_sums": lambda s: max(s["c"] * s["k"] ** 2, s["d"] ** 2),
+        "stem_block": lambda s: max(s["c"] * s["k"] ** 2, s["d"] ** 2, s["m"]),
     }[row.name](sizes)
     if output in ("sums", "gates"):
         terms = max(terms, sizes["oh"] * sizes["ow"])
@@ -354,7 +357,7 @@ _SCALARS: dict[str, Any] = {
     "gate": "sigmoid",
     "residual": False,
 }
-_SIZES = {"n": 2, "c": 8, "h": 9, "w": 7, "k": 3, "o": 16, "m": 24, "s": 4}
+_SIZES = {"n": 2, "c": 8, "h": 9, "w": 7, "k": 3, "d": 3, "o": 16, "m": 24, "s": 4}
 
 
 def make_args(
@@ -375,8 +378,8 @@ def make_args(
         exact: every tensor has integers from -2 to 2, so that sums are exact in float32.
         without: optional tensors to leave out.
         layout: of the four-dimensional inputs; see :func:`arrange`.
-        image_dtype: of the image of ``stem_conv``; default uint8, float32 when exact.
-        given: sizes by their letters (n, c, h, w, k, o, m, s) and scalar arguments (stride, padding, ...).
+        image_dtype: of the image of ``stem_conv`` and ``stem_block*``; default uint8, float32 when exact.
+        given: sizes by their letters (n, c, h, w, k, d, o, m, s) and scalar arguments (stride, padding, ...).
     """
     row = OPERATORS[op]
     sizes = {**_SIZES, **{letter: given.pop(letter) for letter in _SIZES if letter in given}}
@@ -384,7 +387,7 @@ def make_args(
         sizes["m"] = sizes["c"]
     half = sizes["k"] // 2
     scalars = {**_SCALARS, "padding": (half,) * 4, "dtype": dtype, **given}
-    if op == "mbconv" and scalars["residual"]:
+    if op in ("mbconv", "fused_mbconv") and scalars["residual"]:
         sizes["o"] = sizes["c"]
     top, left, bottom, right = scalars["padding"]
     sizes["oh"] = conv_output_size(sizes["h"], sizes["k"], scalars["stride"], top, bottom)

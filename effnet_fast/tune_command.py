@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import effnet_fast
 from effnet_fast import native
+from effnet_fast.inference.folding import fold
 from effnet_fast.inference.kernel_calls import KernelCall, model_calls
-from effnet_fast.models import list_models
+from effnet_fast.inference.measure_plans import measure_blocks
+from effnet_fast.inference.tuned_plans import BlockTimes, TunedPlan, TunedPlanError, load_plan, save_plan
+from effnet_fast.inference.tuned_plans import file_name as plan_file_name
+from effnet_fast.models import create_model, list_models, model_config
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -49,6 +53,11 @@ class _Refusal(click.ClickException):
 @click.option(
     "--resume/--no-resume", default=True, show_default=True, help="Go on with the log in the folder."
 )
+@click.option(
+    "--plans",
+    is_flag=True,
+    help="Instead: measure which form of each MBConv block is faster; see docs/planning.md.",
+)
 @click.option("--limit-minutes", type=click.FloatRange(0, min_open=True), help="Begin no problem after that.")
 def tune(
     models: tuple[str, ...],
@@ -56,6 +65,7 @@ def tune(
     dtypes: tuple[str, ...],
     output: Path,
     resume: bool,
+    plans: bool,
     limit_minutes: float | None,
 ) -> None:
     """Search the fastest blocks of the Triton kernels for MODELs (default: efficientnet_b0) on this GPU.
@@ -67,6 +77,13 @@ def tune(
     models = models or ("efficientnet_b0",)
     if unknown := [name for name in models if name not in list_models()]:
         raise _Refusal(f"no model is called {unknown[0]!r}; see `effnet-fast models`")
+    if plans:
+        if not torch.cuda.is_available():
+            raise _Refusal("tuning measures on a GPU, and PyTorch finds none on this machine")
+        device = torch.device("cuda", torch.cuda.current_device())
+        name = torch.cuda.get_device_name(device)
+        tune_plans(models, batches or (1, 32), dtypes or ("float16",), output, device, name)
+        return
     if reason := native.reason("triton"):
         raise _Refusal(reason)
     if native.INTERPRETS_TRITON or not torch.cuda.is_available():
@@ -85,6 +102,36 @@ def tune(
     )
     if not finished:
         click.echo("the time is up; the same command goes on", err=True)
+
+
+def tune_plans(
+    models: Sequence[str],
+    batches: Sequence[int],
+    dtypes: Sequence[str],
+    output: Path,
+    device: torch.device,
+    device_name: str,
+    measure: Callable[..., list[BlockTimes]] = measure_blocks,
+) -> Path:
+    """Measure both forms of the blocks of `models` on `device`; returns the file, which is added to."""
+    path = output / plan_file_name(device_name)
+    try:
+        entries = load_plan(path, device_name).entries if path.exists() else ()
+    except TunedPlanError as error:
+        raise _Refusal(str(error)) from error
+    found = {(entry.shape, entry.images, entry.dtype): entry for entry in entries}
+    output.mkdir(parents=True, exist_ok=True)
+    for name in models:
+        network, side = fold(create_model(name).eval()), model_config(name).resolution
+        for dtype in dtypes:
+            for images in batches:
+                taken = measure(network, (side, side), images=images, dtype=DTYPES[dtype], device=device)
+                found |= {(entry.shape, entry.images, entry.dtype): entry for entry in taken}
+                # After each, so that an interruption loses nothing.
+                save_plan(path, TunedPlan(device_name, tuple(found.values())), _versions())
+                click.echo(f"measured: {name}, {images} images, {dtype} ({len(taken)} blocks)", err=True)
+    click.echo(f"written: {path} ({len(found)} blocks)")
+    return path
 
 
 def _calls(models: Sequence[str], batches: Sequence[int], dtypes: Sequence[str]) -> Iterator[KernelCall]:
@@ -133,9 +180,12 @@ def run(
 
 
 def _versions() -> dict[str, str]:
-    import triton
+    versions = {"effnet_fast": effnet_fast.__version__, "torch": torch.__version__}
+    if not native.reason("triton"):
+        import triton
 
-    return {"effnet_fast": effnet_fast.__version__, "torch": torch.__version__, "triton": triton.__version__}
+        versions["triton"] = triton.__version__
+    return versions
 
 
 class _Observer:

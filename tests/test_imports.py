@@ -31,6 +31,7 @@ RANKS = {
     "benchmarks": 7,
     "classification": 6,
     "classify_command": 7,
+    "plan_command": 7,
     "scaling": 6,
     "scale_command": 7,
     "tune_command": 7,

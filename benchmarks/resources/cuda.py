@@ -91,7 +91,9 @@ def units(names: Sequence[str]) -> list[Unit]:
     found = []
     for name in names:
         for operator in operators():
-            storages = keys.storages_of(name)
+            # expand_depthwise has kernels for maps of 16 bits alone.
+            known = (KERNELS / f"{operator}_{storage}.cu" for storage in keys.storages_of(name))
+            storages = [path.stem.removeprefix(f"{operator}_") for path in known if path.exists()]
             single = operator == "pointwise_conv" and "float32" not in storages
             found += [
                 Unit(name, operator, storage) for storage in (*storages, *(["float32"] if single else []))
@@ -219,7 +221,11 @@ def _rows(
             "wide_stores": wide_stores,
             "ffma": code.multiply_adds,
             "mufu": code.special,
+            # ACQBULK waits for the launch before: griddepcontrol.wait, from sm_90.
+            # CCTL is a prefetch to the L2 cache.
+            "prefetched": code.before("ACQBULK").accesses("LDG", "LDGSTS", "CCTL")[0],
             "loop": _loop(code, *turns[kernel]) if kernel in turns else None,
+            "fused": fused_slots(code, kernel),
         }
 
 
@@ -240,6 +246,33 @@ def _loop(code: Code, outputs: int, copies: float) -> dict[str, object]:
         "ffma": loop.multiply_adds,
         "mufu": loop.special,
         "slots_per_output": round(issue_slots(loop, outputs, copies), 2),
+    }
+
+
+_FUSED = re.compile(r"ExpandDepthwiseTraits<\w+, \d, \d, (\d+), (\d+), ")
+
+
+def fused_slots(code: Code, kernel: str) -> dict[str, float] | None:
+    """Instructions of both phases of an `expand_depthwise` kernel; None for any other.
+
+    The innermost loops with matrix products are the expansion's, one for each number of input channels, and
+    the depthwise convolution's, of tiles with every row and of others. `per_value`: of the expansion from 24
+    channels (two products of 16 for 8 values a row, 4 in each lane). `per_output`: of a whole tile.
+    """
+    shape = _FUSED.search(kernel)
+    if shape is None:
+        return None
+    chunk, rows = map(int, shape.groups())
+    loops = [loop for loop in code.innermost_loops() if loop.families["HMMA"]]
+    expansions = [
+        len(loop) for loop in loops if not loop.families["STG"] and loop.families["HMMA"] == 2 * chunk // 8
+    ]
+    filters = [len(loop) for loop in loops if loop.families["STG"]]
+    if not expansions or not filters:
+        raise ToolkitError("expand_depthwise has no loop for a phase: benchmarks/resources reads it wrong")
+    return {
+        "per_value": round(min(expansions) / (chunk // 2), 2),
+        "per_output": round(min(filters) / (8 * rows), 2),
     }
 
 
@@ -268,8 +301,14 @@ class Recorder:
         done = subprocess.run(
             [self._program], input="\n".join(lines), capture_output=True, text=True, check=True
         )
-        blocks = done.stdout.removesuffix("\n").split("\n\n")
-        return [[line.split("\t") for line in block.splitlines() if line] for block in blocks]
+        # An answer ends with an empty line, and may have no other.
+        answers: list[list[list[str]]] = [[]]
+        for line in done.stdout.splitlines():
+            if line:
+                answers[-1].append(line.split("\t"))
+            else:
+                answers.append([])
+        return answers[:-1]
 
     def launches(self, device: str) -> list[Launched]:
         """What the layers of B0..B7 launch on `device`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -52,8 +53,36 @@ def markdown(report: Report) -> str:
         lines.append(
             f"| {device} | {storage} | " + " | ".join(slots.get(shape, "-") for shape in _SHAPES) + " |"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_fused_lines(report)]) + "\n"
 
+
+def _fused_lines(report: Report) -> list[str]:
+    """The table of `expand_depthwise`: a kernel a line, of those for SiLU."""
+    rows = [row for row in report.rows if row.get("fused") and is_silu(row)]
+    if not rows:
+        return []
+    lines = [
+        "",
+        "## Expansion fused into the depthwise convolution: instructions",
+        "",
+        "Read from the machine code of the two inner loops: for an expanded value from 24 channels (one",
+        "MUFU.TANH and one multiply-add are SiLU's, half an mma and half a conversion its own), and for an",
+        "output of the depthwise convolution on tensor cores, its SiLU, sums and stores included.",
+        "",
+        "| device | maps | kernel | stride | channels at a time | rows | registers | value | output |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        kernel, stride, chunk, rows_ = _FUSED.search(row["kernel"]).groups()
+        slots = row["fused"]
+        lines.append(
+            f"| {row['device']} | {row['storage']} | {kernel}x{kernel} | {stride} | {chunk} | {rows_} "
+            f"| {row['registers']} | {slots['per_value']:.2f} | {slots['per_output']:.1f} |"
+        )
+    return lines
+
+
+_FUSED = re.compile(r"ExpandDepthwiseTraits<\w+, (\d), (\d), (\d+), (\d+), ")
 
 _SHAPES = [(k, s) for k in (3, 5, 7) for s in (1, 2)]
 

@@ -10,13 +10,31 @@ from benchmarks.resources.cuda import MULTIPROCESSORS, RESERVED_SHARED_BYTES
 Row = Mapping[str, object]
 
 #: Kernels whose products of 16-bit values are for tensor cores.
-MATRIX_KERNELS = ("pointwise_conv_kernel", "head_pool_kernel", "stem_conv_kernel")
+MATRIX_KERNELS = (
+    "expand_depthwise_kernel", "pointwise_conv_kernel", "head_pool_kernel", "stem_block_kernel",
+    "stem_conv_kernel",
+)  # fmt: skip
+
+#: Kernels that load weights while the launch before them drains, where launches may overlap (from sm_90).
+PREFETCHING = (
+    "depthwise_conv_kernel", "excite_kernel", "expand_depthwise_kernel", "head_pool_fma_kernel",
+    "head_pool_kernel", "pointwise_conv_fma_kernel", "pointwise_conv_kernel", "pointwise_conv_rows_kernel",
+    "squeeze_kernel", "stem_block_kernel", "stem_conv_kernel",
+)  # fmt: skip
+OVERLAPPING = ("sm_90", "sm_100", "sm_120")
 
 #: Instructions for an output of a depthwise convolution, by kernel size and stride. At stride 1 an H200
 #: copies the 4 bytes of a 16-bit input and output in the time of 27: 3x3 is to be bound by memory alone.
 MOST_SLOTS = {(3, 1): 18.0, (5, 1): 36.0}
 TARGET_DEVICE = "sm_90"
 
+#: Instructions of `expand_depthwise` with SiLU: for an expanded value from 24 channels, by channels at a
+#: time, over which the loop's own are spread; for an output, by kernel size and rows of an item, of which 4
+#: share fewer loads than 7. The special function of a value takes an H200 8 slots.
+MOST_EXPAND_SLOTS = {48: 3.6, 32: 3.7, 16: 4.3}
+MOST_FUSED_SLOTS = {(3, 7): 9.0, (3, 4): 10.0, (5, 7): 13.0, (5, 4): 16.0}
+
+_FUSED = re.compile(r"ExpandDepthwiseTraits<\w+, (\d), \d, (\d+), (\d+), ")
 _DEPTHWISE = re.compile(r"DepthwiseConvTraits<\w+, (\d), (\d), ")
 #: The first flag in the traits of every operator: compiled for SiLU alone, on halved weights.
 _SILU = re.compile(r"Traits<(?:half|bfloat16)(?:, \d+)*(?:, MatrixTile<[^>]*>)?, true")
@@ -40,10 +58,24 @@ def _broken_by(row: Row) -> Iterable[str]:
         yield "float32 values are multiplied as something else"
     if not single and kernel in MATRIX_KERNELS and not row["matrix"].get("HMMA"):
         yield f"no HMMA, but {', '.join(row['matrix']) or 'no matrix instruction'}"
+    if kernel in PREFETCHING and row["device"] in OVERLAPPING and row.get("prefetched") == 0:
+        yield "no weights are loaded before the wait for the launch before"
+    if row.get("fused") and is_silu(row) and row["device"] == TARGET_DEVICE:
+        yield from _broken_phases(row)
     if row["loop"]:
         yield from _broken_loop(row)
     elif is_silu(row) and ("MUFU.TANH" not in row["mufu"] or "MUFU.EX2" in row["mufu"]):
         yield f"SiLU is {', '.join(row['mufu'])}, expected MUFU.TANH"
+
+
+def _broken_phases(row: Row) -> Iterable[str]:
+    value, output = row["fused"]["per_value"], row["fused"]["per_output"]
+    kernel, chunk, rows = map(int, _FUSED.search(row["kernel"]).groups())
+    if value > MOST_EXPAND_SLOTS[chunk]:
+        yield f"{value} instructions for an expanded value, allowed: {MOST_EXPAND_SLOTS[chunk]:g}"
+    most = MOST_FUSED_SLOTS[kernel, rows]
+    if output > most:
+        yield f"{output} instructions for an output of the depthwise convolution, allowed: {most:g}"
 
 
 def _broken_loop(row: Row) -> Iterable[str]:

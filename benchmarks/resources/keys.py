@@ -11,6 +11,7 @@ from functools import cache
 import torch
 
 from effnet_fast.inference import fold, network_layers
+from effnet_fast.inference.block_forms import BlockForm
 from effnet_fast.inference.kernel_calls import KernelCall, kernel_calls
 from effnet_fast.inference.layers import Layer, Value
 from effnet_fast.models import create_model, model_config
@@ -104,37 +105,44 @@ def family_calls(storage: str) -> list[tuple[KernelCall, int]]:
 @cache
 def call_lines(storage: str) -> list[tuple[str, int]]:
     """The layers of B0..B7 at every batch with maps in `storage`, as launches.cpp reads them but for the GPU;
-    equal ones once with their number.
+    equal ones once with their number. In 16 bits also those of blocks whose expansion is fused, and of first
+    blocks that are computed with the stem.
     """
     lines: Counter[str] = Counter()
-    for layer, count in _layers():
+    fused = () if storage == "float32" else _layers(BlockForm.EXPANSION_FUSED)
+    more = [pair for pair in fused if pair[0].operator.startswith("expand_depthwise")]
+    together = () if storage == "float32" else _layers(BlockForm.WITH_STEM)
+    more += [pair for pair in together if pair[0].is_stem_block]
+    for layer, count in [*_layers(), *more]:
         (channels, height, width), maps = layer.x.shape, "float32" if layer.x.single else storage
         for images in BATCHES:
             for image in _image_dtypes(layer, DTYPES[storage]):
                 words = (
                     layer.operator, maps, images, channels, height, width, layer.kernel, layer.stride,
-                    *layer.padding, layer.y.shape[0], layer.squeeze, int(layer.gate is not None),
-                    int(layer.residual is not None), layer.activation, str(image).removeprefix("torch."),
+                    *layer.padding, layer.y.shape[0], layer.expanded, layer.squeeze,
+                    int(layer.gate is not None), int(layer.residual is not None), layer.activation,
+                    str(image).removeprefix("torch."),
                 )  # fmt: skip
                 lines[" ".join(map(str, words))] += count
     return list(lines.items())
 
 
 def _image_dtypes(layer: Layer, dtype: torch.dtype) -> Iterable[torch.dtype]:
-    return (torch.uint8, dtype) if layer.operator == "stem_conv" else (dtype,)
+    reads_images = layer.operator == "stem_conv" or layer.is_stem_block
+    return (torch.uint8, dtype) if reads_images else (dtype,)
 
 
 @cache
-def _layers() -> list[tuple[Layer, int]]:
-    return list(Counter(_nameless(layer) for layer in _named_layers()).items())
+def _layers(form: BlockForm = BlockForm.THREE_KERNELS) -> list[tuple[Layer, int]]:
+    return list(Counter(_nameless(layer) for layer in _named_layers(form)).items())
 
 
-def _named_layers() -> Iterator[Layer]:
+def _named_layers(form: BlockForm) -> Iterator[Layer]:
     for name in MODELS:
         with torch.device("meta"):
             model = create_model(name).eval()
         size = model_config(name).resolution
-        yield from network_layers(fold(model), (size, size))
+        yield from network_layers(fold(model), (size, size), forms=form)
 
 
 def _nameless(layer: Layer) -> Layer:

@@ -1,8 +1,8 @@
 // Which kernels a layer launches, and with how many threads and bytes, by the library's own launch code.
 //
 // Reads a layer a line and answers with a line for each of its launches, then an empty one:
-//   operator storage n c h w kernel stride top left bottom right out_channels squeeze gate residual activation
-//   image multiprocessors shared_bytes_of_a_multiprocessor
+//   operator storage n c h w kernel stride top left bottom right out_channels inner_channels squeeze gate residual
+//   activation image multiprocessors shared_bytes_of_a_multiprocessor
 //   -> kernel <tab> threads <tab> shared bytes
 // Before the first it lists what a thread of each depthwise kernel makes in a turn of its inner loop:
 //   kernel <tab> outputs of a turn <tab> copies of 16 bytes into shared memory for an output
@@ -15,9 +15,11 @@
 #include <typeinfo>
 
 #include "../../csrc/cuda/depthwise_conv_gate_launch.h"
+#include "../../csrc/cuda/expand_depthwise_launch.h"
 #include "../../csrc/cuda/head_pool_launch.h"
 #include "../../csrc/cuda/pointwise_conv_launch.h"
 #include "../../csrc/cuda/squeeze_excite_gate_launch.h"
+#include "../../csrc/cuda/stem_block_launch.h"
 #include "../../csrc/cuda/stem_conv_launch.h"
 
 #include <cxxabi.h>
@@ -53,14 +55,14 @@ T* some() {
 struct Layer {
   std::string op, storage, activation, image;
   ConvGeometry geometry;
-  int64_t out_channels, squeeze, gate, residual, multiprocessors, shared_bytes;
+  int64_t out_channels, inner_channels, squeeze, gate, residual, multiprocessors, shared_bytes;
 };
 
 std::istream& operator>>(std::istream& in, Layer& layer) {
   ConvGeometry& g = layer.geometry;
   return in >> layer.op >> layer.storage >> g.n >> g.c >> g.h >> g.w >> g.kernel >> g.stride >> g.top >> g.left >>
-         g.bottom >> g.right >> layer.out_channels >> layer.squeeze >> layer.gate >> layer.residual >>
-         layer.activation >> layer.image >> layer.multiprocessors >> layer.shared_bytes;
+         g.bottom >> g.right >> layer.out_channels >> layer.inner_channels >> layer.squeeze >> layer.gate >>
+         layer.residual >> layer.activation >> layer.image >> layer.multiprocessors >> layer.shared_bytes;
 }
 
 DType parse_dtype(const std::string& name) {
@@ -73,6 +75,49 @@ DepthwiseConvCall depthwise_call(const Layer& layer) {
   return {
       layer.geometry, layer.multiprocessors, parse_activation(layer.activation), some(), some(), some<float>(), some(),
       nullptr};
+}
+
+// What the fused kernel does not take is composed of the layers that are listed anyway.
+template <class T>
+void launch_expansion(const Layer& layer, Recorder& recorder) {
+  ExpandDepthwiseCall call{};
+  call.shape.geometry = layer.geometry;
+  call.shape.geometry.c = layer.out_channels;
+  call.shape.in_channels = layer.geometry.c;
+  call.shape.sums = layer.op == "expand_depthwise_pool";
+  call.shape.multiprocessors = layer.multiprocessors;
+  call.shape.multiprocessor_shared_bytes = layer.shared_bytes;
+  call.expand_activation = call.activation = parse_activation(layer.activation);
+  call.x = call.weight = some();
+  call.expand = call.taps = some<uint32_t>();
+  call.bias = some<float>();
+  call.y = some();
+  call.sums = call.shape.sums ? some<float>() : nullptr;
+  const ExpandDepthwisePlan plan = plan_expand_depthwise(call, sizeof(T) == 2);
+  if constexpr (sizeof(T) == 2) {
+    if (plan.variant >= 0) launch_expand_depthwise<T>(call, plan, recorder);
+  }
+}
+
+// What the fused kernel does not take is composed of the layers that are listed anyway.
+template <class T>
+void launch_first_block(const Layer& layer, Recorder& recorder) {
+  StemBlockCall call{};
+  call.stem.geometry = layer.geometry;
+  call.stem.out_channels = layer.inner_channels;
+  call.stem.activation = parse_activation(layer.activation);
+  call.stem.image_dtype = parse_dtype(layer.image);
+  call.stem.image = call.stem.weight = some();
+  call.stem.bias = call.b_filter = call.b_project = some<float>();
+  call.filter = 3;  // as in every first block of EfficientNet
+  call.w_filter = call.w_project = some();
+  call.out_channels = layer.op == "stem_block" ? layer.out_channels : 0;
+  call.gate = layer.gate ? some<float>() : nullptr;
+  call.y = some();
+  call.sums = some<float>();
+  if constexpr (sizeof(T) == 2) {
+    if (stem_block_is_fused<T>(call)) launch_stem_block<T>(call, recorder);
+  }
 }
 
 template <class T>
@@ -92,6 +137,8 @@ bool launch(const Layer& layer, Recorder& recorder) {
     call.tickets = some<int>();
     call.workspace = some<float>();
     launch_depthwise_conv_gate<T>(call, recorder);
+  } else if (layer.op.starts_with("expand_depthwise")) {
+    launch_expansion<T>(layer, recorder);
   } else if (layer.op == "pointwise_conv") {
     PointwiseConvCall call{};
     call.images = g.n;
@@ -118,6 +165,8 @@ bool launch(const Layer& layer, Recorder& recorder) {
     call.bias = some<float>();
     call.y = some();
     launch_stem_conv<T>(call, recorder);
+  } else if (layer.op.starts_with("stem_block")) {
+    launch_first_block<T>(layer, recorder);
   } else if (layer.op == "head_pool") {
     HeadPoolCall call{};
     call.images = g.n;

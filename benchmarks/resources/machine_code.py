@@ -65,6 +65,11 @@ class Code:
         names = [i.name for i in self.instructions if i.family in families]
         return len(names), sum(".128" in name for name in names)
 
+    def before(self, family: str) -> Code:
+        """What is placed before the first instruction of `family`; nothing where there is none."""
+        places = [i.address for i in self.instructions if i.family == family]
+        return Code(tuple(i for i in self.instructions if places and i.address < places[0]))
+
     def between(self, first: int, last: int) -> Code:
         return Code(tuple(i for i in self.instructions if first <= i.address <= last))
 
@@ -82,6 +87,15 @@ class Code:
         most = max((loop.multiply_adds for loop in loops), default=0)
         busy = [loop for loop in loops if loop.multiply_adds >= max(1, HOT_SHARE * most)]
         return min(busy, key=len, default=None)
+
+    def innermost_loops(self) -> list[Code]:
+        """Those with no other loop inside."""
+        spans = {(loop.instructions[0].address, loop.instructions[-1].address) for loop in self.loops()}
+
+        def has_another(first: int, last: int) -> bool:
+            return any(first <= a and b <= last and (a, b) != (first, last) for a, b in spans)
+
+        return [self.between(*span) for span in sorted(spans) if not has_another(*span)]
 
     def copy_loops(self) -> list[Code]:
         """The loops inside this one that do nothing but copy to shared memory."""

@@ -156,6 +156,16 @@ MBConvPacked unpack_mbconv(const Tensor& packed, int64_t in_channels, int64_t ex
   return parts;
 }
 
+FusedMBConvPacked unpack_fused_mbconv(const Tensor& packed, int64_t in_channels, int64_t expanded, int64_t out_channels,
+                                      int64_t kernel) {
+  check_packed_tensor(packed);
+  const PackedHeader* expand = block_at(packed, 0, PackedKind::kConv, in_channels, expanded, kernel, 0);
+  const PackedHeader* project = block_at(packed, expand->bytes, PackedKind::kMatrix, expanded, out_channels, 1, 0);
+  STD_TORCH_CHECK(expand->bytes + project->bytes == packed.numel() && expand->isa == project->isa,
+                  "packed holds the weights of another operator");
+  return {expand, project};
+}
+
 void check_same_dtype(const PackedHeader* packed, DType dtype) {
   STD_TORCH_CHECK(packed->dtype == static_cast<int32_t>(dtype), "packed holds weights of another dtype than x's");
 }

@@ -68,6 +68,13 @@ struct MBConvPacked {
 MBConvPacked unpack_mbconv(const Tensor& packed, int64_t in_channels, int64_t expanded, int64_t out_channels,
                            int64_t kernel, int64_t squeeze);
 
+// The two blocks of weights packed for fused_mbconv, one behind the other: a convolution and a matrix.
+struct FusedMBConvPacked {
+  const PackedHeader *expand, *project;
+};
+FusedMBConvPacked unpack_fused_mbconv(const Tensor& packed, int64_t in_channels, int64_t expanded, int64_t out_channels,
+                                      int64_t kernel);
+
 // The weights of x's dtype: matrices are stored per dtype, so x and weight must agree.
 void check_same_dtype(const PackedHeader* packed, DType dtype);
 

@@ -11,6 +11,7 @@
 #include <immintrin.h>
 #endif
 
+#include "fused_mbconv_shape.h"
 #include "kernels.h"
 #include "mbconv_shape.h"
 #include "scratch.h"

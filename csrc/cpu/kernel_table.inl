@@ -11,9 +11,10 @@
 #include "expand_depthwise.h"
 #include "squeeze_excite_gate.h"
 #include "mbconv.h"
+#include "fused_mbconv.h"
 #include "peak.h"
 
 static const KernelTable kTable = {
     EFFNET_FAST_ISA_NAME, Vec::kWidth,      kPanelVectors,       kHasBf16Pairs, pointwise_conv, head_pool, conv,
-    depthwise_conv,       expand_depthwise, squeeze_excite_gate, mbconv,        peak,
+    depthwise_conv,       expand_depthwise, squeeze_excite_gate, mbconv,        fused_mbconv,   peak,
 };

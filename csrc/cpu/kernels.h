@@ -103,6 +103,17 @@ struct MBConvArgs {
   bool residual;  // add x to y, which is as large
 };
 
+struct FusedMBConvArgs {
+  ConvGeometry geometry;       // of the expansion: n, c, h and w of x
+  DType dtype;                 // of x and y
+  const void* x;               // [n, h, w, c]
+  const PackedHeader* expand;  // a convolution, kernel x kernel
+  const PackedHeader* project;
+  void* y;                // [n, out_h, out_w, project->out_channels]
+  Activation activation;  // of the expansion
+  bool residual;          // add x to y, which is as large
+};
+
 // What `peak` repeats: multiply-adds of float32, of bfloat16 pairs, or SiLU.
 enum class Peak : int32_t { kFma, kDot, kSilu };
 
@@ -118,6 +129,7 @@ struct KernelTable {
   void (*expand_depthwise)(const ExpandDepthwiseArgs&, const Parallel&);
   void (*squeeze_excite_gate)(const SqueezeExciteArgs&, const Parallel&);
   void (*mbconv)(const MBConvArgs&, const Parallel&);
+  void (*fused_mbconv)(const FusedMBConvArgs&, const Parallel&);
   int64_t (*peak)(Peak kind, int64_t iterations);
 };
 

@@ -78,8 +78,9 @@ ALWAYS_INLINE Vec exp2_by_table(Vec x) {
   const __m512 magic = _mm512_set1_ps(393216.0f);  // 1.5 * 2^18: adding it leaves the nearest 32nd in the low bits
   const __m512 shifted = _mm512_add_ps(x.v, magic);
   const __m512 rounded = _mm512_sub_ps(shifted, magic);
-  // The smaller of |rest| and 1, with its sign, 1 for NaN. Infinities make NaN here, and the product that makes x, fused
-  // into the subtraction, leaves its own rounding error: 1e22 for an x of 1e30. The power, 0 or infinity, is to decide.
+  // The smaller of |rest| and 1, with its sign, 1 for NaN. Infinities make NaN here, and the product that makes x,
+  // fused into the subtraction, leaves its own rounding error: 1e22 for an x of 1e30. The power, 0 or infinity, is to
+  // decide.
   const __m512 rest = _mm512_range_ps(_mm512_sub_ps(x.v, rounded), _mm512_set1_ps(1.0f), 2);
   const __m512 power = _mm512_permutex2var_ps(_mm512_load_ps(kPowersOfTwo), _mm512_castps_si512(shifted),
                                               _mm512_load_ps(kPowersOfTwo + 16));

@@ -73,8 +73,8 @@ void gate_packed_into(Tensor y, Tensor gates, Tensor x, Tensor packed, int64_t k
   c.w2 = static_cast<const float*>(weights[4]);
   c.b2 = static_cast<const float*>(weights[5]);
   c.gates = call.floats(gates, "gates", {g.n, g.c});
-  c.workspace = call.workspace(depthwise_conv_gate_workspace(c));
   with_storage(dtype, [&]<class T>() {
+    c.workspace = call.workspace(depthwise_conv_gate_workspace<T>(c));
     if (depthwise_conv_gate_has_tail<T>(c)) c.tickets = call.zeros(g.n);
     launch_depthwise_conv_gate<T>(c, call.launcher());
   });

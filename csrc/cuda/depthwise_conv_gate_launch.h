@@ -20,19 +20,36 @@ struct DepthwiseConvGateCall {
 
 // One block reads both layers while the others of its image have ended: from here on that takes longer than launches.
 inline constexpr int64_t kTailWeightBytes = 64 << 10;
+// Its loads come one after the other, 300 cycles each from the L2 cache (assumed), where two launches take about 3 us.
+// Nothing hides them unless other images are at work: at least one a multiprocessor.
+inline constexpr int64_t kTailLoads = 20;
+
+// The convolution with its sums in the workspace.
+inline DepthwiseConvCall convolution_with_sums(const DepthwiseConvGateCall& call) {
+  DepthwiseConvCall convolution = call.convolution;
+  convolution.sums = call.workspace;
+  convolution.own_tiles = true;
+  return convolution;
+}
 
 template <class T>
 bool depthwise_conv_gate_has_tail(const DepthwiseConvGateCall& call) {
-  const int64_t channels = call.convolution.geometry.c;
+  const DepthwiseConvCall convolution = convolution_with_sums(call);
+  const int64_t channels = convolution.geometry.c;
   const bool small = 2 * channels * call.squeeze * static_cast<int64_t>(sizeof(float)) <= kTailWeightBytes;
-  return small && depthwise_conv_is_fast<T>(call.convolution);
+  if (!small || !depthwise_conv_is_fast<T>(convolution)) return false;
+  const DepthwiseConvDivision division = depthwise_conv_division<T>(convolution);
+  const int64_t loads = divide_up(channels, division.threads) * (division.tiles + call.squeeze) +
+                        divide_up(call.squeeze, division.threads / 32) * divide_up(channels, 32);
+  return convolution.geometry.n >= convolution.multiprocessors || loads <= kTailLoads;
 }
 
-inline SqueezeExciteGateCall squeeze_excite_behind(const DepthwiseConvGateCall& call) {
+template <class T>
+SqueezeExciteGateCall squeeze_excite_behind(const DepthwiseConvGateCall& call) {
   const ConvGeometry& g = call.convolution.geometry;
   SqueezeExciteGateCall behind;
   behind.images = g.n;
-  behind.tiles = g.pool_tiles();
+  behind.tiles = depthwise_conv_tiles<T>(convolution_with_sums(call));
   behind.channels = g.c;
   behind.squeeze = call.squeeze;
   behind.count = g.out_h() * g.out_w();
@@ -45,22 +62,22 @@ inline SqueezeExciteGateCall squeeze_excite_behind(const DepthwiseConvGateCall& 
   behind.w2 = call.w2;
   behind.b2 = call.b2;
   behind.y = call.gates;
-  behind.workspace = call.workspace + g.n * g.pool_tiles() * g.c;
+  behind.workspace = call.workspace + g.n * behind.tiles * g.c;
   return behind;
 }
 
-inline int64_t depthwise_conv_gate_workspace(const DepthwiseConvGateCall& call) {
-  const ConvGeometry& g = call.convolution.geometry;
-  return g.n * g.pool_tiles() * g.c + squeeze_excite_gate_workspace(squeeze_excite_behind(call));
+template <class T>
+int64_t depthwise_conv_gate_workspace(const DepthwiseConvGateCall& call) {
+  const SqueezeExciteGateCall behind = squeeze_excite_behind<T>(call);
+  return behind.images * behind.tiles * behind.channels + squeeze_excite_gate_workspace(behind);
 }
 
 template <class T, class Launcher>
 void launch_depthwise_conv_gate(const DepthwiseConvGateCall& call, Launcher& launcher) {
-  DepthwiseConvCall convolution = call.convolution;
-  convolution.sums = call.workspace;
+  const DepthwiseConvCall convolution = convolution_with_sums(call);
   if (!depthwise_conv_gate_has_tail<T>(call)) {
     launch_depthwise_conv<T>(convolution, launcher);
-    launch_squeeze_excite_gate(squeeze_excite_behind(call), launcher);
+    launch_squeeze_excite_gate(squeeze_excite_behind<T>(call), launcher);
     return;
   }
   const ConvGeometry& g = convolution.geometry;

@@ -19,6 +19,9 @@ struct DepthwiseConvCall {
   const float* bias;
   void* y;
   float* sums;  // null: not asked for
+  // Sums of the blocks of an image, depthwise_conv_tiles() of them, instead of the contract's tiles of 16 x 16: nobody
+  // sees them, and small maps can be divided further.
+  bool own_tiles = false;
 };
 
 // Four blocks share the 228 KiB of an H200's multiprocessor.
@@ -58,7 +61,8 @@ int64_t depthwise_block_channels(int64_t channels, int64_t groups) {
 }
 
 template <class Traits>
-DepthwiseConvBlocks depthwise_conv_blocks(const ConvGeometry& g, int64_t multiprocessors, bool sums) {
+DepthwiseConvBlocks depthwise_conv_blocks(const DepthwiseConvCall& call) {
+  const ConvGeometry& g = call.geometry;
   const auto strips = [&](int64_t groups) { return divide_up(g.out_w(), groups * Traits::kColumns); };
   const auto staged = [&](int64_t groups) { return strips(groups) * Traits::staged_columns(static_cast<int>(groups)); };
   const auto threads = [&](int64_t channels, int64_t groups) { return channels / Traits::kChannels * groups; };
@@ -79,20 +83,43 @@ DepthwiseConvBlocks depthwise_conv_blocks(const ConvGeometry& g, int64_t multipr
   const auto blocks = [&] { return g.n * divide_up(g.c, channels) * strips(groups) * segments; };
   // A small batch: first shorter segments, then narrower strips, then fewer channels, until every multiprocessor has
   // two blocks.
-  const int64_t wanted = 2 * multiprocessors;
+  const int64_t wanted = 2 * call.multiprocessors;
+  const bool contract = call.sums && !call.own_tiles;
   if (blocks() < wanted) {
-    const int64_t most = sums ? g.pool_rows() : divide_up(g.out_h(), 4);
+    const int64_t most = contract ? g.pool_rows() : divide_up(g.out_h(), 4);
     segments = std::min(most, divide_up(wanted, std::max<int64_t>(blocks(), 1)));
   }
   if (blocks() < wanted) groups = fewest;
   while (blocks() < wanted && channels % 16 == 0 && threads(channels / 2, groups) >= 32) channels /= 2;
+  // As long as multiprocessors have no block at all: half a warp, but whole sectors of a pixel, then half as many rows.
+  constexpr int64_t kSector = 32 / sizeof(typename Traits::Storage);
+  for (int64_t fewer = round_up(channels, kSector) - kSector; fewer >= kSector && blocks() < call.multiprocessors;
+       fewer -= kSector) {
+    if (threads(fewer, groups) >= 16 && divide_up(g.c, fewer) > divide_up(g.c, channels)) channels = fewer;
+  }
+  // No more than 16 sums, which squeeze-excite of a single image adds up without a launch of its own.
+  if (blocks() < call.multiprocessors && !contract) {
+    const int64_t apart = std::max<int64_t>(blocks() / segments, 1);
+    const int64_t most = std::min(divide_up(g.out_h(), 2), 16 / strips(groups));
+    segments = std::max(segments, std::min(most, divide_up(call.multiprocessors, apart)));
+  }
 
   // Many small maps: a block that takes several images reads its weights once, as long as 16 blocks a multiprocessor
   // are left.
-  const int64_t spare = blocks() / (16 * multiprocessors);
+  const int64_t spare = blocks() / (16 * call.multiprocessors);
   int64_t images = segments > 1 ? 1 : std::clamp<int64_t>(spare, 1, std::max<int64_t>(56 / g.out_h(), 1));
   images = std::max(images, divide_up(g.n, 65535));  // a grid's z
-  return {channels, groups, images, segments};
+  return {channels, groups, images, divide_up(g.out_h(), divide_up(g.out_h(), segments))};
+}
+
+template <class Traits>
+int64_t depthwise_conv_strips(const DepthwiseConvCall& call, const DepthwiseConvBlocks& blocks) {
+  return divide_up(call.geometry.out_w(), blocks.groups * Traits::kColumns);
+}
+
+template <class Traits>
+int64_t depthwise_conv_threads(const DepthwiseConvBlocks& blocks) {
+  return round_up(blocks.channels / Traits::kChannels * blocks.groups, 32);
 }
 
 template <class Traits, class Launcher>
@@ -100,8 +127,8 @@ void launch_fast_depthwise_conv(const DepthwiseConvCall& call, const SqueezeExci
   using T = typename Traits::Storage;
   const ConvGeometry& g = call.geometry;
   const auto narrow = [](int64_t value) { return static_cast<int>(value); };
-  const DepthwiseConvBlocks blocks = depthwise_conv_blocks<Traits>(g, call.multiprocessors, call.sums != nullptr);
-  const int64_t threads = round_up(blocks.channels / Traits::kChannels * blocks.groups, 32);
+  const DepthwiseConvBlocks blocks = depthwise_conv_blocks<Traits>(call);
+  const int64_t threads = depthwise_conv_threads<Traits>(blocks), strips = depthwise_conv_strips<Traits>(call, blocks);
   const int64_t segment_rows = divide_up(g.out_h(), blocks.segments);
   const int64_t end_row = (g.out_h() - 1) * g.stride - g.top + g.kernel;
   const int64_t stage_rows = round_up(end_row + g.top % g.stride, Traits::kStageRows) - g.top % g.stride;
@@ -120,14 +147,14 @@ void launch_fast_depthwise_conv(const DepthwiseConvCall& call, const SqueezeExci
   args.out_width = narrow(g.out_w());
   args.top = narrow(g.top);
   args.left = narrow(g.left);
-  args.tile_rows = narrow(g.pool_rows());
-  args.tile_columns = narrow(g.pool_cols());
+  args.tile_rows = narrow(call.own_tiles ? blocks.segments : g.pool_rows());
+  args.tile_columns = narrow(call.own_tiles ? strips : g.pool_cols());
   args.activation = call.activation;
   args.block_channels = narrow(blocks.channels);
   args.groups = narrow(blocks.groups);
   args.segment_rows = narrow(segment_rows);
   args.block_images = narrow(blocks.images);
-  args.strips = narrow(divide_up(g.out_w(), blocks.groups * Traits::kColumns));
+  args.strips = narrow(strips);
   args.rows = narrow((segment_rows - 1) * g.stride + g.kernel);
   args.end_row = narrow(end_row);
   args.next_image = (g.h - stage_rows - g.top % g.stride) * g.w * g.c;
@@ -140,8 +167,7 @@ void launch_fast_depthwise_conv(const DepthwiseConvCall& call, const SqueezeExci
 
   int64_t shared = Traits::shared_bytes(args.groups);
   if (tail.tickets) shared += SqueezeExciteTail::shared_bytes(g.c, tail.squeeze);
-  const Extent grid{grid_extent(divide_up(g.c, blocks.channels)),
-                    grid_extent(args.strips * divide_up(g.out_h(), segment_rows)),
+  const Extent grid{grid_extent(divide_up(g.c, blocks.channels)), grid_extent(strips * blocks.segments),
                     grid_extent(divide_up(g.n, blocks.images))};
   launcher.template run<&depthwise_conv_kernel<Traits>>(
       LaunchShape{grid, static_cast<unsigned>(threads), static_cast<unsigned>(shared), true}, args);
@@ -192,6 +218,30 @@ void with_depthwise_shape(const ConvGeometry& g, Function&& function) {
     with_stride.template operator()<5>();
   else
     with_stride.template operator()<7>();
+}
+
+// What a call that is fast becomes: of a block, and of an image.
+struct DepthwiseConvDivision {
+  int64_t threads, tiles, blocks;
+};
+
+template <class T>
+DepthwiseConvDivision depthwise_conv_division(const DepthwiseConvCall& call) {
+  DepthwiseConvDivision division{};
+  with_depthwise_shape(call.geometry, [&]<int kKernel, int kStride>() {
+    using Traits = DepthwiseConvTraits<T, kKernel, kStride, false>;  // SiLU changes nothing here
+    const DepthwiseConvBlocks blocks = depthwise_conv_blocks<Traits>(call);
+    const int64_t tiles = depthwise_conv_strips<Traits>(call, blocks) * blocks.segments;
+    division = {depthwise_conv_threads<Traits>(blocks), call.own_tiles ? tiles : call.geometry.pool_tiles(),
+                tiles * divide_up(call.geometry.c, blocks.channels)};
+  });
+  return division;
+}
+
+// Sums of an image, for each channel.
+template <class T>
+int64_t depthwise_conv_tiles(const DepthwiseConvCall& call) {
+  return depthwise_conv_is_fast<T>(call) ? depthwise_conv_division<T>(call).tiles : call.geometry.pool_tiles();
 }
 
 // With a tail, which only the fast kernel has, the last block of an image computes its gates from the sums.

@@ -10,7 +10,7 @@ namespace effnet_fast::cuda {
 template <class T, class Tile, bool kSilu_>
 struct HeadPoolTraits : MatrixTraits<T, Tile, false> {
   static constexpr bool kSilu = kSilu_;
-  static_assert(!Tile::kResident);
+  static_assert(!Tile::kResident && Tile::kWarpRows == kGroupRows);
 };
 
 template <class T>
@@ -38,10 +38,11 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocks)
   const int block = blockIdx.x / args.column_blocks, column_block = blockIdx.x - block * args.column_blocks;
   const int tiles = (args.pixels + kGroupRows - 1) / kGroupRows;
   const auto rows_of = [&](int tile, int group) { return args.group(block * Traits::kGroups + group, tile); };
-  Loop loop(args.matrix, column_block * Traits::kColumns);
+  const auto column_of = [&](int) { return column_block * Traits::kColumns; };
+  Loop loop(args.matrix);
 
   float totals[kFragments][2] = {};
-  loop.run(tiles, rows_of, [&](int tile, typename Loop::Sums& sums, Shared<T>) {
+  loop.run(tiles, rows_of, column_of, [&](int tile, typename Loop::Sums& sums, Shared<T>) {
     const RowGroup rows = rows_of(tile, loop.warp_group());
     activate_all<Traits::kSilu, T>(args.activation, sums);
 #pragma unroll
@@ -72,7 +73,9 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocks)
       }
     }
     const int fragment = loop.thread_row();
-    const int column = loop.thread_column() + fragment / 4 * 32 + fragment % 4 * 2;
+    constexpr int kRunFragments = Traits::kRunFragments;
+    const int column =
+        loop.thread_column() + fragment / kRunFragments * 8 * kRunFragments + fragment % kRunFragments * 2;
     if (fragment >= kFragments || rows.image >= args.images || column >= args.matrix.columns) return;
     const float mean[2] = {totals[0][0] / args.pixels, totals[0][1] / args.pixels};
     store(args.y + static_cast<int64_t>(rows.image) * args.matrix.columns + column, pack<float>(mean));
@@ -89,12 +92,15 @@ __global__ void __launch_bounds__(Traits::kThreads)
   const int first_column = (blockIdx.x - image * args.column_blocks) * Traits::kColumns;
   const Loop loop(args.matrix, first_column);
   float totals[4] = {};
+  typename Loop::Values weight;
+  loop.load_weights(0, weight);  // travels while the launch before drains
   ptx::grid_dependency_launch();
   ptx::grid_dependency_wait();
   for (int tile = 0; tile * kGroupRows < args.pixels; tile++) {
     const RowGroup rows = args.group(image, tile);
     typename Loop::Sums sums;
-    loop.multiply(rows, sums);
+    if (tile > 0) loop.load_weights(0, weight);
+    loop.multiply(rows, weight, sums);
     activate_all<Traits::kSilu, T>(args.activation, sums);
 #pragma unroll
     for (int i = 0; i < Traits::kThreadRows; i++) {

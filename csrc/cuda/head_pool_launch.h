@@ -36,14 +36,19 @@ inline bool can_use_tensor_cores(const HeadPoolCall& call) {
          is_aligned(call.bias);
 }
 
-// Every image has as many tiles as it has groups of rows, whichever the tile, so images stand for them.
-inline StagedTile choose_head_pool_tile(const HeadPoolCall& call) {
-  return choose_staged_tile(call.images, call.out_channels, call.channels, call.multiprocessors,
-                            call.multiprocessor_shared_bytes);
+// In the order of choose_staged_tile().
+enum class HeadPoolTile { k128x256, k128x128, k128x64, kSplit64x32, kSplit64x16 };
+
+// Every image has as many tiles as it has groups of rows, whichever the tile, so one row stands for them.
+inline HeadPoolTile choose_head_pool_tile(const HeadPoolCall& call) {
+  const MatrixShape shape{
+      call.images, 1, call.out_channels, call.channels, call.multiprocessors, call.multiprocessor_shared_bytes};
+  return static_cast<HeadPoolTile>(
+      choose_staged_tile<Staged128x256, Staged128x128, Staged128x64, Split64x32, Split64x16>(shape));
 }
 
 template <class T, bool kSilu, class Launcher>
-void launch_head_pool_tile(StagedTile tile, const HeadPoolCall& call, Launcher& launcher) {
+void launch_head_pool_tile(HeadPoolTile tile, const HeadPoolCall& call, Launcher& launcher) {
   const auto launch = [&]<class Tile>() {
     using Traits = HeadPoolTraits<T, Tile, kSilu>;
     const auto args = head_pool_args<T>(call, Tile::kColumns);
@@ -54,9 +59,11 @@ void launch_head_pool_tile(StagedTile tile, const HeadPoolCall& call, Launcher& 
     launcher.template run<&head_pool_kernel<Traits>>(shape, args);
   };
   switch (tile) {
-    case StagedTile::k128x128: return launch.template operator()<Staged128x128>();
-    case StagedTile::k128x64: return launch.template operator()<Staged128x64>();
-    case StagedTile::kSplit64x32: return launch.template operator()<Split64x32>();
+    case HeadPoolTile::k128x256: return launch.template operator()<Staged128x256>();
+    case HeadPoolTile::k128x128: return launch.template operator()<Staged128x128>();
+    case HeadPoolTile::k128x64: return launch.template operator()<Staged128x64>();
+    case HeadPoolTile::kSplit64x32: return launch.template operator()<Split64x32>();
+    case HeadPoolTile::kSplit64x16: return launch.template operator()<Split64x16>();
   }
 }
 
@@ -79,7 +86,7 @@ void launch_head_pool_fma(const HeadPoolCall& call, Launcher& launcher) {
 
 // `tile` is for a call on tensor cores.
 template <class T, class Launcher>
-void launch_head_pool(StagedTile tile, const HeadPoolCall& call, Launcher& launcher) {
+void launch_head_pool(HeadPoolTile tile, const HeadPoolCall& call, Launcher& launcher) {
   const auto launch = [&]<bool kSilu>() {
     if constexpr (sizeof(T) == 2) {
       if (can_use_tensor_cores(call)) return launch_head_pool_tile<T, kSilu>(tile, call, launcher);

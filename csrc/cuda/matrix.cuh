@@ -1,17 +1,19 @@
 // The matrix product that pointwise_conv and head_pool share: rows of a map by the rows of a weight, on the tensor
 // cores, in float32.
 //
-// A block owns kColumns columns and walks over row tiles. What it reads arrives in pieces of 64 values a row through a
-// ring of kStages buffers filled by cp.async, and the ring flows on from one row tile into the next, so that a short
-// sum (K = 16) does not drain it. Two kinds of tile:
+// A block walks over tiles of kRows x kColumns outputs. What it reads arrives in pieces of 64 values a row through a
+// ring of kStages buffers filled by cp.async, and the ring flows on from one tile into the next, so that neither a
+// short sum (K = 16) nor an epilogue drains it. Two kinds of tile:
 //
-//   resident   the weights of the columns stay in shared memory for the block's life, and rows stream past: for
-//              layers that are bound by bandwidth
-//   staged     a stage has a piece of the weights too: for long sums and wide outputs. With kSplit warps for the same
-//              outputs, each makes every kSplit-th step of the sum: for small maps, where a sum's length is the time
+//   resident   the weights of the block's columns stay in shared memory for its life, and rows stream past: for layers
+//              that are bound by bandwidth
+//   staged     a stage has a piece of the weights too, and the columns are the tile's own: for long sums and wide
+//              outputs. With kSplit warps for the same outputs, each makes every kSplit-th step of the sum: for small
+//              maps, where a sum's length is the time
 //
-// A tile's rows come in groups of 64, and a group lies in one image, so that a gate is a vector to each warp and a
-// pooled sum has one owner; two images of 7 x 7 are one tile of 128 rows. The residual is one more piece of the ring.
+// A tile's rows come in groups of 64 (16 for the smallest maps), and a group lies in one image, so that a gate is a
+// vector to each warp and a pooled sum has one owner; two images of 7 x 7 are one tile of 128 rows. The residual is one
+// more piece of the ring.
 #pragma once
 
 #include "activation.cuh"
@@ -19,18 +21,18 @@
 
 namespace effnet_fast::cuda {
 
-inline constexpr int kGroupRows = 64;
-inline constexpr int kPiece = 64;  // values of a row in a stage: 128 bytes, all 32 banks
+inline constexpr int kGroupRows = 64;  // where a tile says nothing else
+inline constexpr int kPiece = 64;      // values of a row in a stage: 128 bytes, all 32 banks
 
-// kGroups x kColumnWarps x kSplit warps with 64 rows and kWarpColumns columns each. kBlocks blocks share a
-// multiprocessor, as far as registers go.
+// kGroups x kColumnWarps x kSplit warps with kWarpRows rows, a group, and kWarpColumns columns each. kBlocks blocks
+// share a multiprocessor, as far as registers go.
 template <int kGroups_, int kColumnWarps_, int kWarpColumns_, bool kResident_, int kStages_, int kBlocks_,
-          int kSplit_ = 1>
+          int kSplit_ = 1, int kWarpRows_ = kGroupRows>
 struct MatrixTile {
   static constexpr int kGroups = kGroups_, kColumnWarps = kColumnWarps_, kWarpColumns = kWarpColumns_;
   static constexpr bool kResident = kResident_;
-  static constexpr int kStages = kStages_, kBlocks = kBlocks_, kSplit = kSplit_;
-  static constexpr int kRows = kGroups * kGroupRows, kColumns = kColumnWarps * kWarpColumns;
+  static constexpr int kStages = kStages_, kBlocks = kBlocks_, kSplit = kSplit_, kWarpRows = kWarpRows_;
+  static constexpr int kRows = kGroups * kWarpRows, kColumns = kColumnWarps * kWarpColumns;
   static constexpr int kThreads = 32 * kGroups * kColumnWarps * kSplit;
 };
 
@@ -38,15 +40,19 @@ template <class T_, class Tile, bool kGate_>
 struct MatrixTraits : Tile {
   using T = T_;
   static constexpr bool kGate = kGate_;
-  static constexpr int kRowFragments = kGroupRows / 16, kColumnFragments = Tile::kWarpColumns / 8;  // of a warp
+  static constexpr int kRowFragments = Tile::kWarpRows / 16, kColumnFragments = Tile::kWarpColumns / 8;  // of a warp
   static constexpr int kLoadRows = Tile::kThreads / 8;  // rows that the block's threads load at once
+  // Neighbouring columns that a thread makes, and the fragments they come from.
+  static constexpr int kRun = Tile::kWarpColumns < 32 ? Tile::kWarpColumns / 4 : 8, kRunFragments = kRun / 2;
 
-  // Shared memory: bias, ring, then resident weights or partial sums. A stage: rows, weights, gates; in values of T.
+  // Shared memory: bias of a resident tile, ring, then resident weights or partial sums. A stage: rows, weights, gates,
+  // bias of a staged tile (with the first piece of its sums); in values of T, and whole lines of 128 bytes.
   static constexpr int kStageRows = Tile::kRows * kPiece;
   static constexpr int kStageWeights = Tile::kResident ? 0 : Tile::kColumns * kPiece;
   static constexpr int kStageGates = kGate ? Tile::kGroups * kPiece * 2 : 0;  // float32
-  static constexpr int kStage = kStageRows + kStageWeights + kStageGates;
-  static constexpr int kBiasBytes = Tile::kColumns * 4;
+  static constexpr int kStageBias = Tile::kResident ? 0 : static_cast<int>(round_up(Tile::kColumns * 2, 64));
+  static constexpr int kStage = kStageRows + kStageWeights + kStageGates + kStageBias;
+  static constexpr int kBiasBytes = Tile::kResident ? Tile::kColumns * 4 : 0;
   static constexpr int kRingBytes = Tile::kStages * kStage * 2;
   static constexpr int kPartialBytes = (Tile::kSplit - 1) * Tile::kRows * Tile::kColumns * 4;
   static constexpr int64_t shared_bytes(int64_t k) {
@@ -54,8 +60,9 @@ struct MatrixTraits : Tile {
   }
 
   static_assert(sizeof(T) == 2);
-  static_assert(Tile::kWarpColumns % 32 == 0 && kPiece % Tile::kWarpColumns == 0);  // see output_column(), residual
-  static_assert(Tile::kStages >= 2 && kGroupRows % kLoadRows == 0 && kLoadRows % 8 == 0);
+  static_assert(Tile::kWarpColumns % 16 == 0 && kPiece % Tile::kWarpColumns == 0);  // see output_column(), residual
+  static_assert(Tile::kStages >= 2 && Tile::kWarpRows % kLoadRows == 0 && kLoadRows % 8 == 0);
+  static_assert(kBiasBytes % 128 == 0 && kStage % 64 == 0);  // see at_step()
   static_assert(Tile::kSplit == 1 || (Tile::kGroups == 1 && Tile::kColumnWarps == 1 && !Tile::kResident));
   static_assert(Tile::kColumns % kLoadRows == 0 && Tile::kColumns / 4 <= Tile::kThreads);
 };
@@ -70,7 +77,7 @@ struct MatrixArgs {
   int k, columns;            // multiples of 8
 };
 
-// Up to 64 rows of one image.
+// Up to kWarpRows rows of one image.
 struct RowGroup {
   int image;
   int64_t first;  // of the map
@@ -84,38 +91,33 @@ class MatrixLoop {
   static constexpr int kRowFragments = Traits::kRowFragments, kColumnFragments = Traits::kColumnFragments;
   // Of a warp. Fragment i * kColumnFragments + j has, with g = lane / 4 and t = lane % 4, rows 16 i + g ([0], [1]) and
   // 16 i + g + 8 ([2], [3]) at columns 32 (j / 4) + 8 t + 2 (j % 4) and + 1: of every 32 columns a thread has 8
-  // neighbours, 16 bytes of a row, and a quad of threads 64 bytes. Nothing needs to be exchanged before a store.
+  // neighbours, 16 bytes of a row, and a quad of threads 64 bytes. Nothing needs to be exchanged before a store. (Warps
+  // of 16 columns: 16 (j / 2) + 4 t + 2 (j % 2), 8 bytes.)
   using Sums = float[kRowFragments * kColumnFragments][4];
 
-  __device__ MatrixLoop(const MatrixArgs<T>& args, int first_column)
+  __device__ explicit MatrixLoop(const MatrixArgs<T>& args)
       : args_(args),
-        first_column_(first_column),
         warp_split_(thread() / 32 % Traits::kSplit),
         warp_group_(thread() / 32 / Traits::kSplit / Traits::kColumnWarps),
-        warp_column_(thread() / 32 / Traits::kSplit % Traits::kColumnWarps * Traits::kWarpColumns),
+        warp_column_(warp_column(thread() / 32 / Traits::kSplit)),
         pieces_((args.k + kPiece - 1) / kPiece) {}
 
   __device__ int warp_group() const { return warp_group_; }
 
   // For each tile from 0 to tiles - 1, by a warp of those with columns to make: finish(tile, sums, residual), where
-  // residual is the stage to give to add_residual(). rows_of(tile, group) says which rows a tile has. All threads call
-  // it, and a block must have a tile.
-  template <class RowsOf, class Finish>
-  __device__ __forceinline__ void run(int tiles, RowsOf rows_of, Finish finish) {
+  // residual is the stage to give to add_residual(). rows_of(tile, group) says which rows a tile has and
+  // column_of(tile) its first column, the same for all tiles where weights are resident. All threads call it, and a
+  // block must have a tile.
+  template <class RowsOf, class ColumnOf, class Finish>
+  __device__ __forceinline__ void run(int tiles, RowsOf rows_of, ColumnOf column_of, Finish finish) {
     // Weights do not depend on the launch before: they travel while it drains.
-    load_bias();
+    int load_column = column_of(0);
+    load_bias(Traits::kResident ? resident_bias() : staged_bias(stage(0)), load_column);
     constexpr int kAhead = Traits::kStages - 1;
     for (int piece = 0; piece < pieces_ && (Traits::kResident || piece < kAhead); piece++) {
-      load_weights(Traits::kResident ? resident_weights(piece) : stage(piece) + Traits::kStageRows, piece);
+      load_weights(Traits::kResident ? resident_weights(piece) : stage(piece) + Traits::kStageRows, piece, load_column);
     }
     ptx::grid_dependency_wait();
-
-    const int columns = args_.columns - first_column_;
-    const int residual_pieces = ((columns < Traits::kColumns ? columns : Traits::kColumns) + kPiece - 1) / kPiece;
-    const int all_pieces = pieces_ + (args_.residual ? residual_pieces : 0);
-    // The piece behind which this warp's sums are done: its residual's, or the last.
-    const int last_piece = args_.residual ? pieces_ + warp_column_ / kPiece : pieces_ - 1;
-    const bool has_columns = warp_column_ < columns;
 
     Source source;
     int load_tile = 0, load_piece = 0;
@@ -123,12 +125,16 @@ class MatrixLoop {
       if (load_tile < tiles) {
         const bool is_x = load_piece < pieces_;
         const int pitch = is_x ? args_.k : args_.columns;
-        if (load_piece == 0) open(source, args_.x, pitch, 0, load_tile, rows_of);
-        if (load_piece == pieces_) open(source, args_.residual, pitch, first_column_, load_tile, rows_of);
+        if (load_piece == 0) {
+          load_column = column_of(load_tile);
+          open(source, args_.x, pitch, 0, load_tile, rows_of);
+          if (with_weights) load_bias(staged_bias(stage(to)), load_column);
+        }
+        if (load_piece == pieces_) open(source, args_.residual, pitch, load_column, load_tile, rows_of);
         load_rows(stage(to), source, pitch);
-        if (is_x && with_weights) load_weights(stage(to) + Traits::kStageRows, load_piece);
+        if (is_x && with_weights) load_weights(stage(to) + Traits::kStageRows, load_piece, load_column);
         if (is_x && Traits::kGate) load_gates(stage(to), load_piece, source.image);
-        if (++load_piece == all_pieces) {
+        if (++load_piece == all_pieces(load_column)) {
           load_piece = 0;
           if (++load_tile == tiles) ptx::grid_dependency_launch();
         }
@@ -141,15 +147,20 @@ class MatrixLoop {
     Sums sums;
     int read_stage = 0;
     for (int tile = 0; tile < tiles; tile++) {
+      first_column_ = column_of(tile);
+      const int pieces = all_pieces(first_column_);
+      // The piece behind which this warp's sums are done: its residual's, or the last.
+      const int last_piece = args_.residual ? pieces_ + warp_column_ / kPiece : pieces_ - 1;
+      const bool has_columns = warp_column_ < args_.columns - first_column_;
 #pragma unroll 1
-      for (int piece = 0; piece < all_pieces; piece++) {
+      for (int piece = 0; piece < pieces; piece++) {
         ptx::cp_async_wait<Traits::kStages - 2>();
         ptx::sync_threads();  // this piece is there for all, and all have left the stage that is loaded next
         load_next(read_stage == 0 ? kAhead : read_stage - 1, !Traits::kResident);
         const Shared<T> from = stage(read_stage);
         if (++read_stage == Traits::kStages) read_stage = 0;
         if (!has_columns) continue;
-        if (piece == 0) start(sums);
+        if (piece == 0) start(Traits::kResident ? resident_bias() : staged_bias(from), sums);
         if (piece < pieces_) multiply(from, piece, sums);
         if (piece != last_piece) continue;
         if constexpr (Traits::kSplit > 1) {
@@ -161,27 +172,28 @@ class MatrixLoop {
   }
 
   // The first of this thread's rows in the group, every eighth of which is its own, and of its columns, of which it has
-  // 8 in every 32.
+  // kRun in every 4 kRun.
   __device__ static int thread_row() { return thread() % 32 / 4; }
-  __device__ int thread_column() const { return first_column_ + warp_column_ + thread() % 4 * 8; }
-  // Its values in row thread_row() + 8 i and 8 columns from thread_column() + 8 j on, with j a multiple of 4.
+  __device__ int thread_column() const { return first_column_ + warp_column_ + thread() % 4 * Traits::kRun; }
+  // Its values in row thread_row() + 8 i and kRun columns from thread_column() + 8 j on, j a multiple of kRunFragments.
   __device__ __forceinline__ static float& value(Sums& sums, int i, int j, int v) {
     return sums[i / 2 * kColumnFragments + j + v / 2][i % 2 * 2 + v % 2];
   }
 
   __device__ __forceinline__ void add_residual(Shared<T> stage, Sums& sums) const {
 #pragma unroll
-    for (int j = 0; j < kColumnFragments; j += 4) {
+    for (int j = 0; j < kColumnFragments; j += Traits::kRunFragments) {
       if (thread_column() + 8 * j >= args_.columns) continue;
       // Rows are 8 apart and the chunk's place is the same in all; behind the group's end they are zeros.
-      const int row = warp_group_ * kGroupRows + thread_row(), chunk = warp_column_ % kPiece / 8 + j + thread() % 4;
-      const Shared<T> from = stage + (row * kPiece + swizzle(row, chunk));
+      const int row = warp_group_ * Traits::kWarpRows + thread_row();
+      const int column = warp_column_ % kPiece + 8 * j + thread() % 4 * Traits::kRun;
+      const Shared<T> from = stage + (row * kPiece + swizzle(row, column / 8) + column % 8);
 #pragma unroll
       for (int i = 0; i < 2 * kRowFragments; i++) {
-        float other[8];
-        unpack(load<Pack<T, 8>>(from + 8 * i * kPiece), other);
+        float other[Traits::kRun];
+        unpack(load<Pack<T, Traits::kRun>>(from + 8 * i * kPiece), other);
 #pragma unroll
-        for (int v = 0; v < 8; v++) value(sums, i, j, v) += other[v];
+        for (int v = 0; v < Traits::kRun; v++) value(sums, i, j, v) += other[v];
       }
     }
   }
@@ -193,14 +205,32 @@ class MatrixLoop {
   // which reads it from eight rows at once, meets every bank once. A cp.async of 8 threads fills a whole row.
   __device__ static int swizzle(int row, int chunk) { return (chunk ^ (row % 8)) * 8; }
 
-  // Of every 32 rows of weights in shared memory, the c-th of fragment j is output column 8 (c / 2) + 2 j + c % 2:
-  // see Sums.
+  // Of every 32 (4 kRun) rows of weights in shared memory, the c-th of fragment j is output column
+  // 8 (c / 2) + 2 j + c % 2: see Sums.
   __device__ static int output_column(int row) {
-    const int j = row % 32 / 8, c = row % 8;
-    return row / 32 * 32 + c / 2 * 8 + 2 * j + c % 2;
+    constexpr int kColumns = 4 * Traits::kRun;
+    const int j = row % kColumns / 8, c = row % 8;
+    return row / kColumns * kColumns + c / 2 * Traits::kRun + 2 * j + c % 2;
   }
 
-  __device__ static Shared<float> bias() { return shared_memory<float>(); }
+  // Warps take turns on the four schedulers of a multiprocessor. In a tile that is not as wide as the others only the
+  // first columns have work, so the groups of the second four warps begin with the other half of the columns: half
+  // the columns then keep all four tensor cores busy, and not two of them twice.
+  __device__ static int warp_column(int warp) {
+    return (warp + warp / 4 * (Traits::kColumnWarps / 2)) % Traits::kColumnWarps * Traits::kWarpColumns;
+  }
+
+  // Of a tile's sums, and its residual.
+  __device__ int all_pieces(int first_column) const {
+    if (!args_.residual) return pieces_;
+    const int columns = args_.columns - first_column;
+    return pieces_ + ((columns < Traits::kColumns ? columns : Traits::kColumns) + kPiece - 1) / kPiece;
+  }
+
+  __device__ static Shared<float> resident_bias() { return shared_memory<float>(); }
+  __device__ static Shared<float> staged_bias(Shared<T> stage) {
+    return {(stage + (Traits::kStageRows + Traits::kStageWeights + Traits::kStageGates)).address};
+  }
   __device__ static Shared<T> stage(int s) { return shared_memory<T>(Traits::kBiasBytes) + s * Traits::kStage; }
   __device__ static Shared<T> resident_weights(int piece) {
     return shared_memory<T>(Traits::kBiasBytes + Traits::kRingBytes) + piece * (Traits::kColumns * kPiece);
@@ -221,21 +251,21 @@ class MatrixLoop {
   // Behind the end of a row a chunk of zeros completes a step of 16 values; nobody reads further.
   __device__ static bool is_read(int columns_left) { return columns_left >= 0; }
 
-  __device__ void load_bias() {
+  __device__ void load_bias(Shared<float> to, int first_column) const {
     if (thread() < Traits::kColumns / 4) {
-      const int column = first_column_ + 4 * thread();
-      cp_async<16>(bias() + 4 * thread(), args_.bias + column, args_.bias && column < args_.columns);
+      const int column = first_column + 4 * thread();
+      cp_async<16>(to + 4 * thread(), args_.bias + column, args_.bias && column < args_.columns);
     }
   }
 
-  __device__ __forceinline__ void load_weights(Shared<T> to, int piece) {
+  __device__ __forceinline__ void load_weights(Shared<T> to, int piece, int first_column) const {
     const int k = piece * kPiece + 8 * load_chunk();
     if (!is_read(args_.k - k)) return;
-    const Global<const T> from = args_.weight + static_cast<int64_t>(first_column_) * args_.k + k;
+    const Global<const T> from = args_.weight + static_cast<int64_t>(first_column) * args_.k + k;
 #pragma unroll
     for (int r = 0; r < Traits::kColumns; r += Traits::kLoadRows) {
       const int column = output_column(load_row() + r);
-      const bool inside = k < args_.k && first_column_ + column < args_.columns;
+      const bool inside = k < args_.k && first_column + column < args_.columns;
       cp_async<16>(to + (load_place() + r * kPiece), from + column * args_.k, inside);
     }
   }
@@ -261,8 +291,9 @@ class MatrixLoop {
       for (int g = 0; g < Traits::kGroups; g++) {
         const int rows = source.columns > 0 ? source.rows[g] : 0;
 #pragma unroll
-        for (int r = 0; r < kGroupRows; r += Traits::kLoadRows) {
-          cp_async<16>(to + (load_place() + (g * kGroupRows + r) * kPiece), source.from[g] + r * pitch, r < rows);
+        for (int r = 0; r < Traits::kWarpRows; r += Traits::kLoadRows) {
+          cp_async<16>(to + (load_place() + (g * Traits::kWarpRows + r) * kPiece), source.from[g] + r * pitch,
+                       r < rows);
         }
       }
     }
@@ -281,21 +312,22 @@ class MatrixLoop {
     return Shared<float>{(stage + (Traits::kStageRows + Traits::kStageWeights)).address} + group * kPiece;
   }
 
-  __device__ __forceinline__ void start(Sums& sums) const {
+  __device__ __forceinline__ void start(Shared<float> bias, Sums& sums) const {
+    constexpr int kRun = Traits::kRun, kRunFragments = Traits::kRunFragments;
 #pragma unroll
-    for (int j = 0; j < kColumnFragments; j += 4) {
-      const Shared<float> from = bias() + (warp_column_ + 8 * j + thread() % 4 * 8);
-      float values[2][4];
-      unpack(load<Pack<float, 4>>(from), values[0]);
-      unpack(load<Pack<float, 4>>(from + 4), values[1]);
+    for (int j = 0; j < kColumnFragments; j += kRunFragments) {
+      const Shared<float> from = bias + (warp_column_ + 8 * j + thread() % 4 * kRun);
+      float values[kRun / 4][4];
+#pragma unroll
+      for (int v = 0; v < kRun / 4; v++) unpack(load<Pack<float, 4>>(from + 4 * v), values[v]);
       if (warp_split_ != 0) {
 #pragma unroll
-        for (int v = 0; v < 8; v++) values[v / 4][v % 4] = 0.0f;
+        for (int v = 0; v < kRun; v++) values[v / 4][v % 4] = 0.0f;
       }
 #pragma unroll
       for (int i = 0; i < kRowFragments; i++) {
 #pragma unroll
-        for (int f = 0; f < 4; f++) {
+        for (int f = 0; f < kRunFragments; f++) {
           float (&sum)[4] = sums[i * kColumnFragments + j + f];
           sum[0] = sum[2] = values[f / 2][f % 2 * 2];
           sum[1] = sum[3] = values[f / 2][f % 2 * 2 + 1];
@@ -315,7 +347,7 @@ class MatrixLoop {
   // the upper half of the warp and chunk lane / 8 % 2.
   __device__ __forceinline__ Shared<T> lane_rows(Shared<T> stage) const {
     const int row = ptx::lane() % 16, chunk = ptx::lane() / 16;
-    return stage + ((warp_group_ * kGroupRows + row) * kPiece + swizzle(row, chunk));
+    return stage + ((warp_group_ * Traits::kWarpRows + row) * kPiece + swizzle(row, chunk));
   }
   __device__ __forceinline__ Shared<T> lane_weights(Shared<T> weights) const {
     const int row = ptx::lane() / 16 * 8 + ptx::lane() % 8, chunk = ptx::lane() / 8 % 2;
@@ -413,7 +445,8 @@ class MatrixLoop {
   }
 
   const MatrixArgs<T>& args_;
-  const int first_column_, warp_split_, warp_group_, warp_column_, pieces_;
+  const int warp_split_, warp_group_, warp_column_, pieces_;
+  int first_column_ = 0;  // of the tile that is made
 };
 
 }  // namespace effnet_fast::cuda

@@ -36,8 +36,23 @@ class FmaLoop {
   __device__ static int row() { return static_cast<int>(threadIdx.x) / Traits::kColumnThreads * Traits::kThreadRows; }
   __device__ int column() const { return first_column_ + thread_column(); }
 
-  // All threads call it. Shared memory is free again behind it.
-  __device__ __forceinline__ void multiply(const RowGroup& group, Sums& sums) const {
+  using Values = float[Traits::kLoads][Traits::kVector];  // what a thread loads of an operand for a step
+
+  // The weights of the step from k on.
+  __device__ __forceinline__ void load_weights(int k, Values& weight) const {
+#pragma unroll
+    for (int i = 0; i < Traits::kLoads; i++) {
+      const int depth = k + load_depth(i), column = first_column_ + load_row(i);
+#pragma unroll
+      for (int v = 0; v < Traits::kVector; v++) weight[i][v] = 0.0f;
+      if (depth < args_.k && column < args_.columns) {
+        unpack(load_constant<Access>(args_.weight + (static_cast<int64_t>(column) * args_.k + depth)), weight[i]);
+      }
+    }
+  }
+
+  // With `weight` of the first step. All threads call it. Shared memory is free again behind it.
+  __device__ __forceinline__ void multiply(const RowGroup& group, Values& weight, Sums& sums) const {
 #pragma unroll
     for (int j = 0; j < Traits::kThreadColumns; j++) {
       const bool inside = args_.bias && column() + j < args_.columns;
@@ -45,8 +60,8 @@ class FmaLoop {
 #pragma unroll
       for (int i = 0; i < Traits::kThreadRows; i++) sums[i][j] = bias;
     }
-    Values x, weight;
-    load_step(group, 0, x, weight);
+    Values x;
+    load_rows(group, 0, x);
     int buffer = 0;
     for (int k = 0; k < args_.k; k += Traits::kDepth, buffer ^= 1) {
       const Shared<float> rows = shared_memory<float>() + buffer * 2 * Traits::kOperand;
@@ -55,7 +70,10 @@ class FmaLoop {
       store_step(columns, weight);
       // One barrier a step: who stores to this buffer again has passed the next one, and so have its readers.
       ptx::sync_threads();
-      if (k + Traits::kDepth < args_.k) load_step(group, k + Traits::kDepth, x, weight);
+      if (k + Traits::kDepth < args_.k) {
+        load_rows(group, k + Traits::kDepth, x);
+        load_weights(k + Traits::kDepth, weight);
+      }
 #pragma unroll
       for (int d = 0; d < Traits::kDepth; d++) {
         float a[2][4], b[4];
@@ -73,7 +91,6 @@ class FmaLoop {
   }
 
  private:
-  using Values = float[Traits::kLoads][Traits::kVector];
   using Access = Pack<T, Traits::kVector>;
 
   __device__ static int thread_column() {
@@ -86,12 +103,12 @@ class FmaLoop {
     return (i * Traits::kThreads + static_cast<int>(threadIdx.x)) / kGroupRows * Traits::kVector;
   }
 
-  __device__ __forceinline__ void load_step(const RowGroup& group, int k, Values& x, Values& weight) const {
+  __device__ __forceinline__ void load_rows(const RowGroup& group, int k, Values& x) const {
 #pragma unroll
     for (int i = 0; i < Traits::kLoads; i++) {
-      const int row = load_row(i), depth = k + load_depth(i), column = first_column_ + row;
+      const int row = load_row(i), depth = k + load_depth(i);
 #pragma unroll
-      for (int v = 0; v < Traits::kVector; v++) x[i][v] = weight[i][v] = 0.0f;
+      for (int v = 0; v < Traits::kVector; v++) x[i][v] = 0.0f;
       if (depth < args_.k && row < group.count) {
         unpack(load<Access>(args_.x + ((group.first + row) * args_.k + depth)), x[i]);
         if (args_.gate) {
@@ -101,9 +118,6 @@ class FmaLoop {
 #pragma unroll
           for (int v = 0; v < Traits::kVector; v++) x[i][v] = to_float(to_storage<T>(x[i][v] * gate[v]));
         }
-      }
-      if (depth < args_.k && column < args_.columns) {
-        unpack(load_constant<Access>(args_.weight + (static_cast<int64_t>(column) * args_.k + depth)), weight[i]);
       }
     }
   }

@@ -56,6 +56,12 @@ __device__ __forceinline__ Value load_constant(Global<T> from, Site site = Site:
   return ptx::load_global_constant<Value>(from.pointer, site);
 }
 
+// Weights that are read later, on their way to the L2 cache.
+template <class T>
+__device__ __forceinline__ void prefetch(Global<T> line, Site site = Site::current()) {
+  ptx::prefetch(line.pointer, site);
+}
+
 // For what another block of this grid wrote, before thread_fence() and an atomic_add() that this thread has seen.
 template <class Value, class T>
 __device__ __forceinline__ Value load_coherent(Global<T> from, Site site = Site::current()) {
@@ -84,6 +90,13 @@ template <bool kTranspose = false, int kMatrices, class T>
 __device__ __forceinline__ void ldmatrix(uint32_t (&registers)[kMatrices], Shared<T> row, Site site = Site::current()) {
   static_assert(sizeof(T) == 2);
   ptx::ldmatrix<kTranspose>(registers, row.address, site);
+}
+
+// Fragments back to rows of matrices: see ptx::stmatrix.
+template <class T>
+__device__ __forceinline__ void stmatrix(Shared<T> row, const uint32_t (&registers)[4], Site site = Site::current()) {
+  static_assert(sizeof(T) == 2);
+  ptx::stmatrix(row.address, registers, site);
 }
 
 // The value before; a ticket, never a sum of floats (their order would be random).

@@ -5,7 +5,7 @@
 namespace effnet_fast::cuda {
 namespace {
 
-constexpr int64_t kDTypes = 3, kKinds = 6;
+constexpr int64_t kDTypes = 3, kKinds = 10;
 static_assert(2 * kDTypes * kKinds < kPackedAlignment, "a tag for each use, and 0 for none");
 
 int64_t tag_of(const PackedFor& use) {
@@ -28,6 +28,10 @@ PackedKind parse_packed_kind(std::string_view op) {
   if (op == "head_pool") return PackedKind::kHead;
   if (op == "squeeze_excite_gate") return PackedKind::kSqueezeExcite;
   if (op == "depthwise_conv_gate") return PackedKind::kDepthwiseGate;
+  if (op == "expand_depthwise") return PackedKind::kExpandDepthwise;
+  if (op == "expand_silu_depthwise") return PackedKind::kExpandSiluDepthwise;
+  if (op == "stem_block_sums") return PackedKind::kStemBlockSums;
+  if (op == "stem_block") return PackedKind::kStemBlock;
   throw std::invalid_argument("the CUDA kernels have no packed weights for " + std::string(op));
 }
 

@@ -14,12 +14,23 @@
 
 namespace effnet_fast::cuda {
 
-enum class PackedKind { kDepthwise, kPointwise, kStem, kHead, kSqueezeExcite, kDepthwiseGate };
+enum class PackedKind {
+  kDepthwise,
+  kPointwise,
+  kStem,
+  kHead,
+  kSqueezeExcite,
+  kDepthwiseGate,
+  kExpandDepthwise,
+  kExpandSiluDepthwise,
+  kStemBlockSums,
+  kStemBlock
+};
 
 struct PackedFor {
   PackedKind kind;
   DType dtype;
-  bool halved;  // weights and bias, in front of a SiLU in 16 bits: see activation.cuh
+  bool halved;  // weights and bias, in front of a SiLU in 16 bits: see activation.cuh; kExpandSilu...: the first, too
 };
 
 inline constexpr int64_t kPackedAlignment = 64;

@@ -95,6 +95,12 @@ __device__ __forceinline__ Value load_global_coherent(const void* address, Site 
   }
 }
 
+// Brings the line of a weight to the L2 cache; nothing waits for it. Like load_global_constant(), only for what no
+// launch in flight writes.
+__device__ __forceinline__ void prefetch(const void* address, Site = {}) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
+}
+
 template <class Value>
 __device__ __forceinline__ void store_global(void* address, const Value& value, Site = {}) {
   *static_cast<Value*>(address) = value;
@@ -175,6 +181,23 @@ __device__ __forceinline__ void ldmatrix(uint32_t (&r)[2], uint32_t row, Site = 
   }
 }
 
+// Four 8 x 8 matrices back to shared memory: the registers and addresses of ldmatrix. Only where has_stmatrix(); else
+// a fragment goes by stores of 4 bytes.
+__device__ constexpr bool has_stmatrix() {
+#if __CUDA_ARCH__ >= 900
+  return true;
+#else
+  return false;
+#endif
+}
+__device__ __forceinline__ void stmatrix(uint32_t row, const uint32_t (&r)[4], Site = {}) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(r[0]), "r"(r[1]),
+               "r"(r[2]), "r"(r[3])
+               : "memory");
+#endif
+}
+
 // d += a b, with a of 16 x 16 by rows, b of 16 x 8 by columns, d of 16 x 8 in float32. With g = lane / 4, t = lane % 4:
 //   a[0], a[1]: rows g, g + 8 at columns 2t, 2t + 1      a[2], a[3]: the same at columns 2t + 8, 2t + 9
 //   b[0], b[1]: column g at rows 2t, 2t + 1 and 2t + 8, 2t + 9
@@ -190,6 +213,35 @@ __device__ __forceinline__ void mma_bf16(float (&d)[4], const uint32_t (&a)[4], 
       "{%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// d = a b + c: where c is another register than d, or zero, that costs no move.
+__device__ __forceinline__ void mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+                                        const float (&c)[4], Site = {}) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%10, %11, %12, %13};"
+      : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
+}
+__device__ __forceinline__ void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+                                         const float (&c)[4], Site = {}) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%10, %11, %12, %13};"
+      : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
+}
+// Half of it, with a of 16 x 8 and b of 8 x 8: a[0], a[1] and b[0] as above.
+__device__ __forceinline__ void mma_f16(float (&d)[4], const uint32_t (&a)[2], uint32_t b, const float (&c)[4],
+                                        Site = {}) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%7, %8, %9, %10};"
+      : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(b), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
+}
+__device__ __forceinline__ void mma_bf16(float (&d)[4], const uint32_t (&a)[2], uint32_t b, const float (&c)[4],
+                                         Site = {}) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%7, %8, %9, %10};"
+      : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(b), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
 }
 
 // Arithmetic

@@ -67,7 +67,8 @@ struct SqueezeTraits {
   static constexpr int kImages = kImages_;  // of a block
   static constexpr int kWarps = 8;          // a squeezed channel each
   static constexpr int kThreads = 32 * kWarps;
-  static constexpr int kMinBlocks = 4;  // left alone, ptxas spills to reach 32 registers and eight
+  static constexpr int kMinBlocks = 4;                 // left alone, ptxas spills to reach 32 registers and eight
+  static constexpr int kAhead = kImages == 1 ? 8 : 4;  // loads of weights of a lane at a time
   // The means of the block's images: 61 KB for the widest layer of B7 (3840 channels) and four images.
   static constexpr int64_t shared_bytes(int64_t channels) { return kImages * channels * sizeof(float); }
   static_assert(kVector == 1 || kVector == 4);
@@ -90,6 +91,19 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinBlocks)
   using Values = Pack<float, kVector>;
   const auto means = shared_memory<float>();
   const int first_image = blockIdx.x * kImages;
+  const int lane = ptx::lane(), s = blockIdx.y * Traits::kWarps + threadIdx.x / 32;
+  // Weights do not depend on the launch before: they travel while it drains, the first 1024 of a row at least.
+  Values ahead[Traits::kAhead];
+  const Global<const float> row = args.w1 + static_cast<int64_t>(s < args.squeeze ? s : 0) * args.channels;
+  const auto load_weights = [&](int step) {
+#pragma unroll
+    for (int i = 0; i < Traits::kAhead; i++) {
+      const int c = step + (32 * i + lane) * kVector;
+      ahead[i] = c < args.channels ? load_constant<Values>(row + c) : Values{};
+    }
+  };
+  load_weights(0);
+  const float bias = args.b1 && s < args.squeeze ? load_constant<float>(args.b1 + s) : 0.0f;
   ptx::grid_dependency_launch();
   ptx::grid_dependency_wait();
 
@@ -111,23 +125,26 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinBlocks)
   }
   ptx::sync_threads();
 
-  const int lane = ptx::lane(), s = blockIdx.y * Traits::kWarps + threadIdx.x / 32;
   if (s >= args.squeeze) return;
   float sum[kImages] = {};
-  const Global<const float> row = args.w1 + static_cast<int64_t>(s) * args.channels;
-#pragma unroll 4
-  for (int c = lane * kVector; c < args.channels; c += 32 * kVector) {
-    float weights[kVector];
-    unpack(load_constant<Values>(row + c), weights);
+  constexpr int kStep = 32 * kVector * Traits::kAhead;
+  for (int step = 0; step < args.channels; step += kStep) {
 #pragma unroll
-    for (int i = 0; i < kImages; i++) {
-      float mean[kVector];
-      unpack(load<Values>(means + (i * args.channels + c)), mean);
+    for (int a = 0; a < Traits::kAhead; a++) {
+      const int c = step + (32 * a + lane) * kVector;
+      if (c >= args.channels) break;
+      float weights[kVector];
+      unpack(ahead[a], weights);
 #pragma unroll
-      for (int v = 0; v < kVector; v++) sum[i] = ptx::fma(weights[v], mean[v], sum[i]);
+      for (int i = 0; i < kImages; i++) {
+        float mean[kVector];
+        unpack(load<Values>(means + (i * args.channels + c)), mean);
+#pragma unroll
+        for (int v = 0; v < kVector; v++) sum[i] = ptx::fma(weights[v], mean[v], sum[i]);
+      }
     }
+    if (step + kStep < args.channels) load_weights(step + kStep);
   }
-  const float bias = args.b1 ? load_constant<float>(args.b1 + s) : 0.0f;
 #pragma unroll
   for (int i = 0; i < kImages; i++) {
 #pragma unroll
@@ -174,12 +191,15 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinBlocks)
   const int lane = ptx::lane(), warp = threadIdx.x / 32;
 
   // The weights do not depend on the launch before: they travel while it drains.
-  for (int c = warp; c < Traits::kChannels; c += Traits::kThreads / 32) {
-    const bool inside = first_channel + c < args.channels;
-    const Global<const float> row = args.w2 + static_cast<int64_t>(inside ? first_channel + c : 0) * args.squeeze;
-    for (int s = lane; s < args.squeeze; s += 32) cp_async<4>(weights + (c * args.pitch + s), row + s, inside);
+  for (int r = warp; r < Traits::kChannels; r += Traits::kThreads / 32) {
+    const bool inside = first_channel + r < args.channels;
+    const Global<const float> row = args.w2 + static_cast<int64_t>(inside ? first_channel + r : 0) * args.squeeze;
+    for (int s = lane; s < args.squeeze; s += 32) cp_async<4>(weights + (r * args.pitch + s), row + s, inside);
   }
   ptx::cp_async_commit();
+  const int c = threadIdx.x % Traits::kChannels, group = threadIdx.x / Traits::kChannels;
+  const int channel = first_channel + c;
+  const float bias = args.b2 && channel < args.channels ? load_constant<float>(args.b2 + channel) : 0.0f;
   ptx::grid_dependency_launch();
   ptx::grid_dependency_wait();
   for (int i = warp; i < kBlockImages; i += Traits::kThreads / 32) {
@@ -192,10 +212,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinBlocks)
   ptx::cp_async_wait<0>();
   ptx::sync_threads();
 
-  const int c = threadIdx.x % Traits::kChannels, group = threadIdx.x / Traits::kChannels;
-  const int channel = first_channel + c;
   if (channel >= args.channels) return;
-  const float bias = args.b2 ? load_constant<float>(args.b2 + channel) : 0.0f;
   float sum[kImages];
 #pragma unroll
   for (int i = 0; i < kImages; i++) sum[i] = bias;

@@ -18,11 +18,15 @@ struct SqueezeExciteGateCall {
   float* workspace;  // squeeze_excite_gate_workspace() values, of any content
 };
 
-// Few tiles are added up by every block that needs them, which costs less than a launch.
-inline constexpr int64_t kTilesWithoutReduce = 4;
+// Few tiles are added up by every block that needs them, which costs less than a launch; more where multiprocessors
+// are idle anyway: 16 tiles of B0's widest layer are 73 KiB for each of 6 blocks.
+inline bool squeeze_excite_reduces(const SqueezeExciteGateCall& call) {
+  const bool idle = call.images * divide_up(call.squeeze, SqueezeTraits<4, 1>::kWarps) <= call.multiprocessors;
+  return call.tiles > (idle ? 16 : 4);
+}
 
 inline int64_t squeeze_excite_gate_workspace(const SqueezeExciteGateCall& call) {
-  const int64_t totals = call.tiles > kTilesWithoutReduce ? call.channels : 0;
+  const int64_t totals = squeeze_excite_reduces(call) ? call.channels : 0;
   return call.images * (totals + call.squeeze);
 }
 
@@ -47,7 +51,7 @@ void launch_squeeze_excite_gate(const SqueezeExciteGateCall& call, Launcher& lau
   int tiles = static_cast<int>(call.tiles);
 
   with_vector(whole, [&]<int kVector>() {
-    if (call.tiles > kTilesWithoutReduce) {
+    if (squeeze_excite_reduces(call)) {
       using Traits = ReduceTilesTraits<kVector>;
       const Extent grid{grid_extent(call.images), grid_extent(divide_up(call.channels, Traits::kChannels))};
       launcher.template run<&reduce_tiles_kernel<Traits>>(

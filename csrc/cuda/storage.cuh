@@ -128,5 +128,15 @@ __device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], const
   else
     ptx::mma_bf16(d, a, b, site);
 }
+// d = a b + c, over 16 products or, with one register of b, over 8.
+template <class T, int kRegisters, class Operand>
+__device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[kRegisters], const Operand& b,
+                                    const float (&c)[4], Site site = Site::current()) {
+  static_assert(std::is_same_v<T, half> || std::is_same_v<T, bfloat16>);
+  if constexpr (std::is_same_v<T, half>)
+    ptx::mma_f16(d, a, b, c, site);
+  else
+    ptx::mma_bf16(d, a, b, c, site);
+}
 
 }  // namespace effnet_fast::cuda

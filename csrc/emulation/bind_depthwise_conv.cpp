@@ -1,10 +1,11 @@
 #include "../cuda/depthwise_conv_gate_launch.h"
+#include "counter.h"
 #include "operators.h"
 
 namespace effnet_fast::emulation {
 
-static cuda::DepthwiseConvCall convolution(Arguments& arguments) {
-  cuda::DepthwiseConvCall call;
+static cuda::DepthwiseConvCall shape_of(Arguments& arguments) {
+  cuda::DepthwiseConvCall call{};
   ConvGeometry& g = call.geometry;
   g.n = arguments.integer("n");
   g.c = arguments.integer("c");
@@ -17,6 +18,11 @@ static cuda::DepthwiseConvCall convolution(Arguments& arguments) {
   g.bottom = arguments.integer("bottom");
   g.right = arguments.integer("right");
   call.multiprocessors = arguments.integer("multiprocessors");
+  return call;
+}
+
+static cuda::DepthwiseConvCall convolution(Arguments& arguments) {
+  cuda::DepthwiseConvCall call = shape_of(arguments);
   call.activation = parse_activation(arguments.text("activation"));
   call.x = arguments.tensor<const void>("x");
   call.weight = arguments.weights<void>("weight");
@@ -32,6 +38,16 @@ static const Operator kConvolution("depthwise_conv", [](Arguments& arguments, La
   cuda::with_storage(arguments.dtype("dtype"), [&]<class T>() { cuda::launch_depthwise_conv<T>(call, launcher); });
 });
 
+// Without tensors: what the launch of a 16-bit depthwise_conv_gate is goes to the output "launch" (counter.h).
+static const Operator kGateLaunch("depthwise_conv_gate_launch", [](Arguments& arguments, Launcher&) {
+  cuda::DepthwiseConvGateCall call{};
+  call.convolution = shape_of(arguments);
+  call.squeeze = arguments.integer("s");
+  Counter counter;
+  cuda::launch_depthwise_conv_gate<cuda::half>(call, counter);
+  counter.write(arguments.tensors.at("launch").data);
+});
+
 static const Operator kGate("depthwise_conv_gate", [](Arguments& arguments, Launcher& launcher) {
   cuda::DepthwiseConvGateCall call;
   call.convolution = convolution(arguments);
@@ -44,9 +60,11 @@ static const Operator kGate("depthwise_conv_gate", [](Arguments& arguments, Laun
   call.b2 = arguments.optional_weights<float>("b2");
   call.gates = arguments.tensor<float>("gates");
   call.workspace = nullptr;
-  call.workspace = arguments.scratch<float>(cuda::depthwise_conv_gate_workspace(call));
   call.tickets = arguments.zeros<int>(call.convolution.geometry.n);
-  cuda::with_storage(arguments.dtype("dtype"), [&]<class T>() { cuda::launch_depthwise_conv_gate<T>(call, launcher); });
+  cuda::with_storage(arguments.dtype("dtype"), [&]<class T>() {
+    call.workspace = arguments.scratch<float>(cuda::depthwise_conv_gate_workspace<T>(call));
+    cuda::launch_depthwise_conv_gate<T>(call, launcher);
+  });
 });
 
 }  // namespace effnet_fast::emulation

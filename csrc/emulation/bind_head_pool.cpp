@@ -1,28 +1,36 @@
 #include "../cuda/head_pool_launch.h"
+#include "counter.h"
 #include "operators.h"
 
 namespace effnet_fast::emulation {
 
-using cuda::StagedTile;
+using cuda::HeadPoolTile;
 
-static const char* const kTiles[] = {"staged128x128", "staged128x64", "split64x32"};  // as in StagedTile
+static const char* const kTiles[] = {"staged128x256", "staged128x128", "staged128x64", "split64x32",
+                                     "split64x16"};  // as in HeadPoolTile
 
-static StagedTile parse_tile(const std::string& name) {
-  for (int i = 0; i < 3; i++) {
-    if (name == kTiles[i]) return static_cast<StagedTile>(i);
+static HeadPoolTile parse_tile(const std::string& name) {
+  for (size_t i = 0; i < std::size(kTiles); i++) {
+    if (name == kTiles[i]) return static_cast<HeadPoolTile>(i);
   }
   throw std::invalid_argument("no tile is called '" + name + "'");
 }
 
-// Without tensors: the index in kTiles of the tile that tensor cores would take goes to the output "tile".
+// Without tensors: the index in kTiles of the tile that tensor cores would take goes to the output "tile", and what a
+// launch is then to "launch" (counter.h).
 static const Operator kChoice("head_pool_tile", [](Arguments& arguments, Launcher&) {
   cuda::HeadPoolCall call{};
   call.images = arguments.integer("n");
+  call.pixels = 1;
   call.channels = arguments.integer("c");
   call.out_channels = arguments.integer("o");
   call.multiprocessors = arguments.integer("multiprocessors");
   call.multiprocessor_shared_bytes = arguments.integer("shared_bytes");
-  *static_cast<int*>(arguments.tensors.at("tile").data) = static_cast<int>(cuda::choose_head_pool_tile(call));
+  const HeadPoolTile tile = cuda::choose_head_pool_tile(call);
+  Counter counter;
+  cuda::launch_head_pool<cuda::half>(tile, call, counter);
+  *static_cast<int*>(arguments.tensors.at("tile").data) = static_cast<int>(tile);
+  counter.write(arguments.tensors.at("launch").data);
 });
 
 // "tile" is a name or "auto".

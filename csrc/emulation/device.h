@@ -69,6 +69,10 @@ Value load_global_coherent(const void* address, Site site = Site::current()) {
   g_block->load_global(address, sizeof value, true, &value, site);
   return value;
 }
+inline void prefetch(const void* address, Site site = Site::current()) {
+  unsigned char byte;
+  g_block->load_constant(address, 1, &byte, site);
+}
 template <class Value>
 void store_global(void* address, const Value& value, Site site = Site::current()) {
   g_block->store_global(address, sizeof value, &value, site);
@@ -107,13 +111,38 @@ void ldmatrix(uint32_t (&registers)[kMatrices], uint32_t row, Site site = Site::
   if (static_cast<int>(lane()) < 8 * kMatrices) g_block->load_shared(row, 16, operand.row, site);
   g_block->collective("ldmatrix", &operand, &emulation::ldmatrix<kMatrices, kTranspose>, site);
 }
+inline bool has_stmatrix() { return emulation::g_stmatrix; }
+inline void stmatrix(uint32_t row, const uint32_t (&registers)[4], Site site = Site::current()) {
+  emulation::StmatrixOperand operand{{}, registers};
+  g_block->collective("stmatrix", &operand, &emulation::stmatrix, site);
+  g_block->store_shared(row, 16, operand.row, site);
+}
+
+inline void mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const float (&c)[4],
+                    Site site = Site::current()) {
+  emulation::MmaOperand operand{d, a, b, c};
+  g_block->collective("mma_f16", &operand, &emulation::mma<effnet_fast::float16, 16>, site);
+}
+inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const float (&c)[4],
+                     Site site = Site::current()) {
+  emulation::MmaOperand operand{d, a, b, c};
+  g_block->collective("mma_bf16", &operand, &emulation::mma<effnet_fast::bfloat16, 16>, site);
+}
+inline void mma_f16(float (&d)[4], const uint32_t (&a)[2], uint32_t b, const float (&c)[4],
+                    Site site = Site::current()) {
+  emulation::MmaOperand operand{d, a, &b, c};
+  g_block->collective("mma_f16 over 8", &operand, &emulation::mma<effnet_fast::float16, 8>, site);
+}
+inline void mma_bf16(float (&d)[4], const uint32_t (&a)[2], uint32_t b, const float (&c)[4],
+                     Site site = Site::current()) {
+  emulation::MmaOperand operand{d, a, &b, c};
+  g_block->collective("mma_bf16 over 8", &operand, &emulation::mma<effnet_fast::bfloat16, 8>, site);
+}
 inline void mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Site site = Site::current()) {
-  emulation::MmaOperand operand{d, a, b};
-  g_block->collective("mma_f16", &operand, &emulation::mma<effnet_fast::float16>, site);
+  mma_f16(d, a, b, d, site);
 }
 inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Site site = Site::current()) {
-  emulation::MmaOperand operand{d, a, b};
-  g_block->collective("mma_bf16", &operand, &emulation::mma<effnet_fast::bfloat16>, site);
+  mma_bf16(d, a, b, d, site);
 }
 
 inline float fma(float a, float b, float c) { return std::fma(a, b, c); }

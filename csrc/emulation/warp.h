@@ -48,32 +48,50 @@ void ldmatrix(void** operands) {
   }
 }
 
+// Whether the GPU has stmatrix: sm_90 has, sm_80 has not. Set before a launch.
+inline bool g_stmatrix = true;
+
+struct StmatrixOperand {
+  uint16_t row[8];  // that this lane stores
+  const uint32_t* registers;
+};
+inline void stmatrix(void** operands) {
+  for (int l = 0; l < 32; l++) {
+    for (int column = 0; column < 8; column++) {
+      const auto* holder = static_cast<StmatrixOperand*>(operands[l % 8 * 4 + column / 2]);
+      static_cast<StmatrixOperand*>(operands[l])->row[column] =
+          static_cast<uint16_t>(holder->registers[l / 8] >> 16 * (column % 2));
+    }
+  }
+}
+
 struct MmaOperand {
   float* d;
   const uint32_t *a, *b;
+  const float* c;
 };
 // Value is float16 or bfloat16. Products are added one by one in float32; the tensor cores' order and rounding of
 // intermediate sums are their own.
-template <class Value>
+template <class Value, int kDepth>
 void mma(void** operands) {
-  float a[16][16], b[16][8], d[16][8];
+  float a[16][kDepth], b[kDepth][8], d[16][8];
   const auto low = [](uint32_t word) { return to_float(Value{static_cast<uint16_t>(word)}); };
   const auto high = [](uint32_t word) { return to_float(Value{static_cast<uint16_t>(word >> 16)}); };
   for (int l = 0; l < 32; l++) {
     const auto* o = static_cast<MmaOperand*>(operands[l]);
     const int group = l / 4, pair = 2 * (l % 4);
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < kDepth / 4; i++) {
       a[group + i % 2 * 8][pair + i / 2 * 8] = low(o->a[i]);
       a[group + i % 2 * 8][pair + i / 2 * 8 + 1] = high(o->a[i]);
-      d[group + i / 2 * 8][pair + i % 2] = o->d[i];
     }
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 4; i++) d[group + i / 2 * 8][pair + i % 2] = o->c[i];
+    for (int i = 0; i < kDepth / 8; i++) {
       b[pair + i * 8][group] = low(o->b[i]);
       b[pair + i * 8 + 1][group] = high(o->b[i]);
     }
   }
   for (int row = 0; row < 16; row++) {
-    for (int k = 0; k < 16; k++) {
+    for (int k = 0; k < kDepth; k++) {
       for (int column = 0; column < 8; column++) d[row][column] += a[row][k] * b[k][column];
     }
   }

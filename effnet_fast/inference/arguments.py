@@ -52,6 +52,8 @@ def arguments(layer: Layer, dtype: torch.dtype, variant: str = "packed") -> tupl
         "kernel": layer.kernel,
         "out_channels": layer.y.shape[0],
         "expanded": layer.filtered_channels,
+        "stem_channels": layer.filtered_channels,
+        "depthwise_kernel": layer.depthwise_kernel,
         "squeeze": layer.squeeze,
         "count": layer.count,
         "activation": layer.activation,

@@ -10,6 +10,7 @@ up (see `Ceilings.additive`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
@@ -23,7 +24,15 @@ from effnet_fast.inference.layers import Layer, block_operators, network_layers
 from effnet_fast.inference.planner import Plan, step_bytes, working_set_bytes
 from effnet_fast.measure.ceilings import Ceilings
 
-__all__ = ["Prediction", "Work", "choose_fused_blocks", "predict", "predict_plan", "work"]
+__all__ = [
+    "Prediction",
+    "Work",
+    "choose_fused_blocks",
+    "overlapped_seconds",
+    "predict",
+    "predict_plan",
+    "work",
+]
 
 # Repeated measurements of a ceiling differ by a few per cent.
 _TIE = 0.1
@@ -39,7 +48,7 @@ class Work:
         bytes_reread: weights of the squeeze-excite, whose matrix-vector products read them again for every
             image after the first; they stay in the cache.
         matrix_macs: multiply-adds of 1x1 and dense convolutions and of squeeze-excite layers.
-        fused_macs: multiply-adds of an expansion that a depthwise or block kernel computes for itself.
+        fused_macs: multiply-adds of a 1x1 expansion that a depthwise or block kernel computes for itself.
         vector_macs: multiply-adds of depthwise convolutions, padding counted as work.
         special: SiLU and sigmoid evaluations; ReLU and the hard activations are none.
     """
@@ -76,6 +85,18 @@ class Prediction:
         """Both, one after the other."""
         parts = {name: seconds + other.parts[name] for name, seconds in self.parts.items()}
         return Prediction(self.seconds + other.seconds, parts)
+
+
+def overlapped_seconds(a: Prediction, b: Prediction) -> float:
+    """Seconds of two kernels that run side by side on a GPU: each resource serves both in turn.
+
+    The largest sum of two parts, and both launches. Never less than the longer of the two takes alone; never
+    more than both one after the other, if each of them takes its launch and its largest part.
+    """
+    launches = a.parts.get("launch", 0.0) + b.parts.get("launch", 0.0)
+    resources = {*a.parts, *b.parts} - {"launch"}
+    busy = max((a.parts.get(name, 0.0) + b.parts.get(name, 0.0) for name in resources), default=0.0)
+    return max(launches + busy, a.seconds, b.seconds)
 
 
 def work(layer: Layer, images: int, dtype: torch.dtype, image_dtype: torch.dtype) -> Work:
@@ -189,15 +210,18 @@ def _convolution_macs(layer: Layer) -> tuple[int, int, int]:
     channels_in, height, width = layer.x.shape
     channels_out, out_height, out_width = layer.y.shape
     filtered = layer.filtered_channels
+    if layer.is_stem_block:
+        pixels = filtered * math.prod(layer.convolved_size)
+        project = channels_out if layer.operator == "stem_block" else 0
+        return pixels * (layer.kernel**2 * channels_in + project), 0, pixels * layer.depthwise_kernel**2
     taps = layer.kernel**2 * filtered * out_height * out_width
     expansion = channels_in * filtered * height * width if layer.expands else 0
-    if layer.operator == "mbconv":
-        return filtered * channels_out * out_height * out_width, expansion, taps
+    projection = filtered * channels_out * out_height * out_width if layer.is_whole_block else 0
     if _is_depthwise(layer):
-        return 0, expansion, taps
+        return projection, expansion, taps
     if layer.operator == "head_pool":  # y is the mean of a map as large as x
         taps *= height * width
-    return channels_in * taps, 0, 0
+    return channels_in * taps + projection, 0, 0
 
 
 def _is_depthwise(layer: Layer) -> bool:
@@ -222,7 +246,10 @@ def _weight_bytes(layer: Layer, storage: int) -> int:
     if layer.expands:
         weights += channels_in * filtered
         biases += filtered
-    if layer.operator == "mbconv":
+    if layer.is_stem_block:
+        weights += layer.depthwise_kernel**2 * filtered
+        biases += filtered
+    if layer.is_whole_block or layer.operator == "stem_block":
         weights += filtered * channels_out
         biases += channels_out
     return storage * weights + 4 * biases + squeeze_excite
@@ -236,6 +263,8 @@ def _special(layer: Layer) -> int:
     gates = filtered * (layer.gate_function == "sigmoid")
     if layer.operator == "squeeze_excite_gate":
         return layer.squeeze * (layer.activation == "silu") + gates
+    if layer.is_stem_block:
+        return 2 * filtered * math.prod(layer.convolved_size) * (layer.activation == "silu")
     pixels = height * width if layer.operator == "head_pool" else out_height * out_width
     total = filtered * pixels * (layer.activation == "silu")
     if layer.expands:

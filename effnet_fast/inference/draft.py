@@ -12,14 +12,18 @@ import torch
 
 from effnet_fast import backends as backend_choice
 from effnet_fast.backends import Backend
-from effnet_fast.inference.block_forms import BlockForm, Forms, possible_forms
+from effnet_fast.inference.block_forms import BlockForm, Forms, possible_forms, whole_operator
 from effnet_fast.inference.cost import choose_fused_blocks
 from effnet_fast.inference.folding import FoldedNetwork
+from effnet_fast.inference.gpu_cost import choose_block_forms
 from effnet_fast.inference.layers import Layer, network_layers
 from effnet_fast.inference.limits import CpuLimits
 from effnet_fast.inference.packing import packed_bytes
 from effnet_fast.inference.planner import Plan, plan_network
+from effnet_fast.inference.stem_form import choose_stem_form, has_stem_kernel
+from effnet_fast.inference.tuned_plans import tuned_plan
 from effnet_fast.measure.ceilings import measure_ceilings
+from effnet_fast.measure.gpu_rates import measured_rates
 
 __all__ = ["Draft", "choose_forms", "draft"]
 
@@ -30,7 +34,7 @@ class Draft:
 
     Attributes:
         layers: its operators, in order.
-        forms: of its MBConv blocks, as `network_layers` takes them.
+        forms: of its blocks, as `network_layers` takes them.
         dtype, image_dtype: of maps and images.
         device: where it runs.
         weight_bytes: of its weights; packing adds padding, a few per cent.
@@ -109,13 +113,15 @@ def choose_forms(
     device: torch.device,
     backend: str | Backend = "auto",
 ) -> Mapping[str, BlockForm]:
-    """The form of every MBConv block, by its name, chosen among those that the backend has kernels for.
+    """The form of every MBConv and FusedMBConv block, by its name, of those that the backend has kernels for.
 
     One kernel for a whole block is taken wherever there is one: only the block's input and output pass
     through memory. Of the other two forms the cost model chooses, from ceilings that are measured once in a
-    process. Arguments as in `draft`.
+    process; on a GPU what was measured of such blocks goes before it, see `tuned_plan`. Arguments as in
+    `draft`.
 
-    Raises: RuntimeError for a backend asked for by name that cannot serve.
+    Raises: RuntimeError for a backend asked for by name that cannot serve. TunedPlanError, a ValueError, for
+        a file of measured blocks that cannot be used.
     """
 
     def has_kernel(operator: str) -> bool:
@@ -125,22 +131,32 @@ def choose_forms(
 
     possible = {block.name: possible_forms(block) for block in network.blocks}
     forms = {name: BlockForm.THREE_KERNELS for name, allowed in possible.items() if allowed}
-    if has_kernel("mbconv"):
-        forms |= {name: BlockForm.WHOLE for name in forms if BlockForm.WHOLE in possible[name]}
+    for block in network.blocks:
+        if BlockForm.WHOLE in possible[block.name] and has_kernel(whole_operator(block)):
+            forms[block.name] = BlockForm.WHOLE
     undecided = {
         name
         for name, form in forms.items()
         if form is BlockForm.THREE_KERNELS and BlockForm.EXPANSION_FUSED in possible[name]
     }
-    if undecided and has_kernel("expand_depthwise"):
-        fused = choose_fused_blocks(
-            network,
-            image_size,
-            # On a CPU neither batch size nor threads count: engines that differ in them give the same bits.
-            images=1 if device.type == "cpu" else batch,
-            dtype=dtype,
-            image_dtype=image_dtype,
-            ceilings=measure_ceilings(device, dtype),
+    if device.type == "cuda" and has_stem_kernel(network, dtype) and has_kernel("stem_block"):
+        rates = measured_rates(device, dtype)
+        stem = choose_stem_form(
+            network, image_size, images=batch, dtype=dtype, image_dtype=image_dtype, rates=rates
         )
+        if stem.together:
+            forms[network.blocks[0].name] = BlockForm.WITH_STEM
+    if undecided and has_kernel("expand_depthwise"):
+        shapes = {"dtype": dtype, "image_dtype": image_dtype}
+        if device.type == "cuda":
+            rates = measured_rates(device, dtype)
+            tuned = tuned_plan(rates.name)
+            choices = choose_block_forms(
+                network, image_size, images=batch, rates=rates, tuned=tuned, **shapes
+            )
+            return forms | {name: choices[name].form for name in undecided}
+        # On a CPU neither batch size nor threads count: engines that differ in them give the same bits.
+        ceilings = measure_ceilings(device, dtype)
+        fused = choose_fused_blocks(network, image_size, images=1, ceilings=ceilings, **shapes)
         forms |= dict.fromkeys(undecided & fused, BlockForm.EXPANSION_FUSED)
     return forms

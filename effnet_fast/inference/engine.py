@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from effnet_fast.backends import Backend
+from effnet_fast.inference.branches import resolve_branches
 from effnet_fast.inference.capacity import explained, require
 from effnet_fast.inference.cost import predict_plan
 from effnet_fast.inference.draft import draft
 from effnet_fast.inference.folding import FoldedNetwork, fold, folded_bytes, on_host
+from effnet_fast.inference.gpu_cost import predict_plan_on_gpu
 from effnet_fast.inference.implementations import resolve_backends, resolve_graphs
 from effnet_fast.inference.inputs import (
     ImageSpec,
@@ -27,6 +29,7 @@ from effnet_fast.inference.inputs import (
     resolve_normalisation,
 )
 from effnet_fast.inference.module import FusedNetwork
+from effnet_fast.inference.overlap import check_overlap
 from effnet_fast.inference.packing import pack_network
 from effnet_fast.inference.planner import Plan
 from effnet_fast.inference.report import MemoryReport
@@ -36,6 +39,7 @@ from effnet_fast.inference.storage import EngineFileError, load_network, save_ne
 from effnet_fast.inference.stream import Stream
 from effnet_fast.inference.traced import number_of, run_engine
 from effnet_fast.measure.ceilings import measure_ceilings
+from effnet_fast.measure.gpu_rates import measured_rates
 from effnet_fast.models.config import Preprocessing
 
 __all__ = ["InferenceEngine"]
@@ -67,6 +71,10 @@ class InferenceEngine:
         mean, std: for "uint8", one number a channel in units of [0, 1]. None: `model.preprocessing`'s.
         cuda_graph: replay a batch as one CUDA graph. "auto": on CUDA, where kernels of ours run every layer.
             True is refused elsewhere.
+        overlap: let two halves of a batch pass through blocks side by side, as two branches of a graph.
+            "auto": where it is predicted to pay, in the graphs for which `warmup` measures it to be faster;
+            never without a warm-up. True: every block, in every graph of 2 images or more, unmeasured;
+            refused where there are no graphs. See docs/serving.md.
         keep_weights: keep the folded float32 weights in the host's memory, for `save` and copies. False frees
             them once they are packed: 21 MB for B0.
 
@@ -96,6 +104,7 @@ class InferenceEngine:
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         cuda_graph: bool | str = "auto",
+        overlap: bool | str = "auto",
         keep_weights: bool = True,
     ):
         network = fold(model)
@@ -115,7 +124,7 @@ class InferenceEngine:
             std=std,
             preprocessing=preprocessing if isinstance(preprocessing, Preprocessing) else None,
         )
-        self._build(on_host(network), settings, device, backend, cuda_graph, keep_weights)
+        self._build(on_host(network), settings, device, backend, cuda_graph, keep_weights, overlap)
 
     def _build(
         self,
@@ -125,6 +134,7 @@ class InferenceEngine:
         backend: str | Backend,
         cuda_graph: bool | str,
         keep_weights: bool = True,
+        overlap: bool | str = "auto",
     ) -> None:
         """Plan, pack and allocate for `network`, whose tensors are on the CPU; `save` writes them if kept."""
         if device.type == "meta":
@@ -136,7 +146,7 @@ class InferenceEngine:
             raise TypeError(f"keep_weights must be True or False, got {keep_weights!r}")
         self._network, self._settings = network if keep_weights else None, settings
         self._num_classes = network.num_classes
-        self._asked = {"backend": backend, "cuda_graph": cuda_graph}
+        self._asked = {"backend": backend, "cuda_graph": cuda_graph, "overlap": overlap}
         size, dtype = settings.image_size, settings.dtype
         self._spec = ImageSpec(network.in_channels, *size, settings.input, settings.layout, dtype, device)
         drafted = draft(
@@ -150,17 +160,33 @@ class InferenceEngine:
         )
         self._backends = resolve_backends(drafted.layers, backend, dtype, device)
         graphs = resolve_graphs(cuda_graph, device, self._backends)
+        check_overlap(overlap, graphs, settings.batch_size)
         what = f"{size[0]} x {size[1]} images in {str(dtype).removeprefix('torch.')}"
-        require(drafted.needed_bytes, settings.batch_size, device, what)
+
+        def fits(more: int) -> None:
+            require(lambda images: drafted.needed_bytes(images) + more, settings.batch_size, device, what)
+
+        fits(0)
         self._plan = drafted.plan(settings.batch_size)
+        two_branches = None
+        if graphs:
+            self._plan, two_branches = resolve_branches(self._plan, overlap, device, fits)
         self._weights = pack_network(network, self._backends, dtype, device, forms=drafted.forms)
         self._normalisation = tuple(
             None if values is None else torch.tensor(values, dtype=torch.float32, device=device)
             for values in (settings.mean, settings.std)
         )
         self._runner = Runner(
-            self._plan, self._weights, self._backends, self._normalisation, self._spec, graphs=graphs
+            self._plan,
+            self._weights,
+            self._backends,
+            self._normalisation,
+            self._spec,
+            graphs=graphs,
+            two_branches=two_branches,
+            forced=overlap is True,
         )
+        self._plan = dataclasses.replace(self._plan, overlap=self._runner.overlap)
         self._lock = threading.Lock()
         self._number = number_of(self)
         _living.add(self)
@@ -206,17 +232,21 @@ class InferenceEngine:
         after `warmup`, what it took; `print(engine.plan)` is a table.
         """
         if self._plan.predictions is None and self.device.type in ("cpu", "cuda"):
-            predictions = predict_plan(self._plan, measure_ceilings(self.device, self.dtype))
+            if self.device.type == "cuda":
+                predictions = predict_plan_on_gpu(self._plan, measured_rates(self.device, self.dtype))
+            else:
+                predictions = predict_plan(self._plan, measure_ceilings(self.device, self.dtype))
             self._plan = dataclasses.replace(self._plan, predictions=predictions)
         return self._plan
 
     @property
     def memory(self) -> MemoryReport:
         """Bytes held by the engine."""
+        plans = self._runner.plans
         return MemoryReport(
-            arena_bytes=self._plan.arena_bytes,
+            arena_bytes=max(plan.arena_bytes for plan in plans),
             weight_bytes=sum(packed.numel() for packed in self._weights.values()),
-            peak_bytes=self._plan.peak_bytes,
+            peak_bytes=max(plan.peak_bytes for plan in plans),
             scratch_bytes=self._plan.scratch_bytes,
             saved_bytes=0 if self._network is None else folded_bytes(self._network),
         )
@@ -229,13 +259,14 @@ class InferenceEngine:
         """Do once what the first calls would: run a full batch, touching every page of the memory.
 
         With CUDA graphs also capture one for every bucket of images, and measure whether a rest of n images
-        is faster padded to one or kernel by kernel. Then time every step for `plan`. Half a second for B0 on
-        a CPU; a few seconds with graphs.
+        is faster padded to one or kernel by kernel, and where `overlap` allows two branches whether a graph
+        is faster with them. Then time every step for `plan`. Half a second for B0 on a CPU; a few seconds
+        with graphs.
         """
         with self._lock, torch.inference_mode(), self._explained():
             self._runner.warm_up()
             measured = self._runner.step_seconds()
-        self._plan = dataclasses.replace(self.plan, measured=measured)
+        self._plan = dataclasses.replace(self.plan, overlap=self._runner.overlap, measured=measured)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits, float32 [N, num_classes] on the engine's device, of N >= 0 images.
@@ -301,6 +332,7 @@ class InferenceEngine:
         batch_size: int | None = None,
         backend: str | Backend = "auto",
         cuda_graph: bool | str = "auto",
+        overlap: bool | str = "auto",
         keep_weights: bool = True,
     ) -> InferenceEngine:
         """The engine that `save` wrote.
@@ -309,7 +341,7 @@ class InferenceEngine:
             path: of the file.
             device: where it runs. None: the CPU.
             dtype, batch_size: None: as saved.
-            backend, cuda_graph, keep_weights: as for a new engine.
+            backend, cuda_graph, overlap, keep_weights: as for a new engine.
 
         Raises: FileNotFoundError; `EngineFileError`, a ValueError, for a file that is damaged, of another
             format version or something else; what a new engine raises.
@@ -329,7 +361,7 @@ class InferenceEngine:
             settings, **{name: value for name, value in given.items() if value is not None}
         )
         engine = cls.__new__(cls)
-        engine._build(network, settings, device, backend, cuda_graph, keep_weights)
+        engine._build(network, settings, device, backend, cuda_graph, keep_weights, overlap)
         return engine
 
     def _kept(self, done: str) -> FoldedNetwork:

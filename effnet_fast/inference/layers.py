@@ -9,8 +9,11 @@ An MBConv block takes one of three forms (`BlockForm`):
   `squeeze_excite_gate`; the projection as before;
 - whole block: `mbconv`, in which nothing but the block's input and output reaches memory.
 
-A block without an expansion is the same in the first two. A FusedMBConv block is a `dense_conv` and a
-projection, a block of one convolution is a `dense_conv` that adds its input.
+A block without an expansion is the same in the first two. Where it is a network's first, it may also be
+computed with the stem: `stem_block_sums` for `squeeze_excite_gate`, then `stem_block`, both of the images, so
+that no map between the stem and the projection reaches memory. A FusedMBConv block is a `dense_conv` and a
+projection in these, and `fused_mbconv` as a whole; a block of one convolution is a `dense_conv` that adds its
+input.
 """
 
 from __future__ import annotations
@@ -18,7 +21,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from effnet_fast.inference.block_forms import BlockForm, Forms, form_of
+from effnet_fast.inference.block_forms import (
+    BlockForm,
+    Forms,
+    form_of,
+    starts_with_stem_block,
+    whole_operator,
+)
 from effnet_fast.inference.folding import (
     FoldedBlock,
     FoldedConv,
@@ -69,9 +78,12 @@ class Layer:
         x, y: the map read (`IMAGE` for the stem) and the map written.
         gates: the [C, 1, 1] value that `depthwise_conv_gate` writes besides y.
         sums: the [C, tiles, 1] value that `expand_depthwise_pool` writes besides y.
-        gate, residual: further values that a projection reads; the residual of `mbconv` is its x.
-        kernel, stride, padding, activation: of the convolution; in `mbconv` of the depthwise one.
-        expanded: channels of the depthwise convolution inside `mbconv`; 0 elsewhere, where they are y's.
+        gate, residual: further values that a projection reads; the residual of a whole block is its x.
+        kernel, stride, padding, activation: of the convolution; in a whole block of the depthwise (`mbconv`)
+            or dense one (`fused_mbconv`), in `stem_block` and `stem_block_sums` of the stem.
+        expanded: channels of that convolution inside a whole block, and of the stem; 0 elsewhere, where they
+            are y's.
+        depthwise_kernel: of the convolution behind the stem in `stem_block` and `stem_block_sums`; else 0.
         expand_activation: of the expansion inside `expand_depthwise`, `expand_depthwise_pool` and `mbconv`;
             None where there is none.
         squeeze, se_activation, gate_function: of the squeeze-excite inside `depthwise_conv_gate` and
@@ -93,11 +105,32 @@ class Layer:
     gate: Value | None = None
     residual: Value | None = None
     expanded: int = 0
+    depthwise_kernel: int = 0
     expand_activation: str | None = None
     squeeze: int = 0
     se_activation: str = "identity"
     gate_function: str = "sigmoid"
     count: int = 0
+
+    @property
+    def is_whole_block(self) -> bool:
+        """Whether the operator computes a whole block, projection included."""
+        return self.operator in ("mbconv", "fused_mbconv")
+
+    @property
+    def is_stem_block(self) -> bool:
+        """Whether the operator computes the stem and the depthwise convolution behind it."""
+        return self.operator in ("stem_block_sums", "stem_block")
+
+    @property
+    def convolved_size(self) -> tuple[int, int]:
+        """Height and width of the map that the convolution writes, be it y or inside the operator."""
+        _, height, width = self.x.shape
+        top, left, bottom, right = self.padding
+        return (
+            conv_output_size(height, self.kernel, self.stride, top, bottom),
+            conv_output_size(width, self.kernel, self.stride, left, right),
+        )
 
     @property
     def expands(self) -> bool:
@@ -125,13 +158,15 @@ def network_layers(
 ) -> tuple[Layer, ...]:
     """The operators of `network` for images of (height, width), in order of execution.
 
-    `forms` are the forms of its MBConv blocks, one for all or by their names. Those other than three kernels
+    `forms` are the forms of its blocks, one for all or by their names. Those other than three kernels
     pay where the backend has a kernel for them.
     """
     image = Value(IMAGE, (network.in_channels, *image_size))
-    stem = _conv_layer("stem", "stem_conv", network.stem, image)
-    layers = [stem]
-    for block in network.blocks:
+    if starts_with_stem_block(network, forms):
+        layers, blocks = list(_stem_block_layers(network, image)), network.blocks[1:]
+    else:
+        layers, blocks = [_conv_layer("stem", "stem_conv", network.stem, image)], network.blocks
+    for block in blocks:
         layers += block_layers(block, layers[-1].y, forms=forms)
     head = Layer(
         name=network.head.name,
@@ -159,12 +194,13 @@ def block_layers(
     forms: Forms = BlockForm.THREE_KERNELS,
 ) -> tuple[Layer, ...]:
     """The operators of one block on the map `x`; `forms` as in `network_layers`."""
-    if isinstance(block, FoldedFusedBlock):
-        return tuple(_fused_mbconv_layers(block, x))
     if isinstance(block, FoldedConvBlock):
         residual = x if block.residual else None
         return (_conv_layer(block.name, "dense_conv", block.conv, x, residual=residual),)
-    return tuple(_LAYERS[form_of(block, forms)](block, x))
+    form = form_of(block, forms)
+    if isinstance(block, FoldedFusedBlock) and form is not BlockForm.WHOLE:
+        return tuple(_fused_mbconv_layers(block, x))
+    return tuple(_LAYERS[form](block, x))
 
 
 def block_operators(layers: Sequence[Layer]) -> Iterator[tuple[Layer, ...]]:
@@ -201,6 +237,36 @@ def _conv_layer(block: str, operator: str, conv: FoldedConv, x: Value, **more) -
     )
 
 
+def _stem_block_layers(network: FoldedNetwork, image: Value) -> Iterator[Layer]:
+    block = network.blocks[0]
+    se, gate = block.squeeze_excite, None
+    stem = _conv_layer(block.name, "stem_conv", network.stem, image)
+    channels, height, width = stem.y.shape
+    both = replace(stem, expanded=channels, depthwise_kernel=block.depthwise.kernel)
+    if se is not None:
+        sums = Value(f"{block.name}.sums", (channels, pool_tiles(height, width), 1), single=True)
+        gate = Value(f"{block.name}.gates", (channels, 1, 1), single=True)
+        yield replace(both, operator="stem_block_sums", y=sums)
+        yield _squeeze_excite_layer(block, sums, gate, height * width)
+    y = Value(block.project.name, (block.project.out_channels, height, width))
+    yield replace(both, name=block.name, operator="stem_block", y=y, gate=gate)
+
+
+def _squeeze_excite_layer(block: FoldedBlock, sums: Value, gate: Value, count: int) -> Layer:
+    se = block.squeeze_excite
+    return Layer(
+        name=f"{block.name}.squeeze_excite",
+        block=block.name,
+        operator="squeeze_excite_gate",
+        x=sums,
+        y=gate,
+        activation=se.activation,
+        squeeze=se.squeeze,
+        gate_function=se.gate,
+        count=count,
+    )
+
+
 def _fused_mbconv_layers(block: FoldedFusedBlock, x: Value) -> Iterator[Layer]:
     expand = _conv_layer(block.name, "dense_conv", block.expand, x)
     yield expand
@@ -219,17 +285,7 @@ def _expansion_fused_layers(block: FoldedBlock, x: Value) -> Iterator[Layer]:
         gate = Value(f"{block.name}.gates", (channels, 1, 1), single=True)
     yield fused
     if gate is not None:
-        yield Layer(
-            name=f"{block.name}.squeeze_excite",
-            block=block.name,
-            operator="squeeze_excite_gate",
-            x=sums,
-            y=gate,
-            activation=se.activation,
-            squeeze=se.squeeze,
-            gate_function=se.gate,
-            count=height * width,
-        )
+        yield _squeeze_excite_layer(block, sums, gate, height * width)
     residual = x if block.residual else None
     yield _conv_layer(block.name, "pointwise_conv", block.project, fused.y, gate=gate, residual=residual)
 
@@ -260,19 +316,22 @@ def _three_kernel_layers(block: FoldedBlock, x: Value) -> Iterator[Layer]:
     yield _conv_layer(block.name, "pointwise_conv", block.project, depthwise.y, gate=gates, residual=residual)
 
 
-def _whole_block_layers(block: FoldedBlock, x: Value) -> Iterator[Layer]:
-    se = block.squeeze_excite
+def _whole_block_layers(block: FoldedBlock | FoldedFusedBlock, x: Value) -> Iterator[Layer]:
+    conv = block.expand if isinstance(block, FoldedFusedBlock) else block.depthwise
     whole = _conv_layer(
         block.name,
-        "mbconv",
-        block.depthwise,
+        whole_operator(block),
+        conv,
         x,
         residual=x if block.residual else None,
-        expand_activation=None if block.expand is None else block.expand.activation,
-        expanded=block.depthwise.out_channels,
+        expanded=conv.out_channels,
     )
-    if se is not None:
-        whole = replace(whole, squeeze=se.squeeze, se_activation=se.activation, gate_function=se.gate)
+    if isinstance(block, FoldedBlock):
+        se = block.squeeze_excite
+        if block.expand is not None:
+            whole = replace(whole, expand_activation=block.expand.activation)
+        if se is not None:
+            whole = replace(whole, squeeze=se.squeeze, se_activation=se.activation, gate_function=se.gate)
     _, height, width = whole.y.shape
     y = Value(block.name, (block.project.out_channels, height, width))
     yield replace(whole, name=block.name, y=y)

@@ -177,8 +177,8 @@ def _made(layer: Layer, dtype: torch.dtype) -> list[Made]:
 
 
 def _call(name: str, backend: Backend) -> Callable[..., Tensor | tuple[Tensor, ...]]:
-    if name == "stem_conv" and backend is not Backend.REFERENCE:
-        return exportable(backend)
+    if operator(name).storage == "dtype" and backend is not Backend.REFERENCE:
+        return exportable(name, backend)
     return ops.handle(name, _variant(backend), backend)
 
 

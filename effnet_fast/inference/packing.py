@@ -10,7 +10,7 @@ from torch import Tensor
 
 from effnet_fast import ops
 from effnet_fast.backends import Backend
-from effnet_fast.inference.block_forms import BlockForm, Forms, form_of
+from effnet_fast.inference.block_forms import BlockForm, Forms, form_of, starts_with_stem_block
 from effnet_fast.inference.folding import (
     FoldedBlock,
     FoldedConv,
@@ -65,13 +65,17 @@ def layer_weights(
     network: FoldedNetwork, *, forms: Forms = BlockForm.THREE_KERNELS
 ) -> Iterator[LayerWeights]:
     """The weights of every layer that `network_layers` makes with these `forms`, by layer names."""
-    yield _conv("stem_conv", network.stem)
-    for block in network.blocks:
-        if isinstance(block, FoldedFusedBlock):
-            yield _conv("dense_conv", block.expand)
-            yield _conv("pointwise_conv", block.project)
-        elif isinstance(block, FoldedConvBlock):
+    blocks = network.blocks
+    if starts_with_stem_block(network, forms):
+        yield from _stem_block(network.stem, blocks[0])
+        blocks = blocks[1:]
+    else:
+        yield _conv("stem_conv", network.stem)
+    for block in blocks:
+        if isinstance(block, FoldedConvBlock):
             yield _conv("dense_conv", block.conv)
+        elif isinstance(block, FoldedFusedBlock):
+            yield from _fused_mbconv(block, form_of(block, forms))
         else:
             yield from _WEIGHTS[form_of(block, forms)](block)
     yield _conv("head_pool", network.head)
@@ -129,9 +133,23 @@ def _expansion_fused(block: FoldedBlock) -> Iterator[LayerWeights]:
     weights = (expand.weight, expand.bias, depthwise.weight, depthwise.bias)
     yield LayerWeights(depthwise.name, name, weights, depthwise.activation, expand.activation)
     if se is not None:
-        layer = f"{block.name}.squeeze_excite"
-        yield LayerWeights(layer, "squeeze_excite_gate", (se.w1, se.b1, se.w2, se.b2), se.activation)
+        yield _squeeze_excite(block)
     yield _conv("pointwise_conv", block.project)
+
+
+def _squeeze_excite(block: FoldedBlock) -> LayerWeights:
+    se = block.squeeze_excite
+    weights = (se.w1, se.b1, se.w2, se.b2)
+    return LayerWeights(f"{block.name}.squeeze_excite", "squeeze_excite_gate", weights, se.activation)
+
+
+def _stem_block(stem: FoldedConv, block: FoldedBlock) -> Iterator[LayerWeights]:
+    depthwise, project = block.depthwise, block.project
+    both = (stem.weight, stem.bias, depthwise.weight, depthwise.bias)
+    if block.squeeze_excite is not None:
+        yield LayerWeights(stem.name, "stem_block_sums", both, stem.activation)
+        yield _squeeze_excite(block)
+    yield LayerWeights(block.name, "stem_block", (*both, project.weight, project.bias), stem.activation)
 
 
 def _three_kernels(block: FoldedBlock) -> Iterator[LayerWeights]:
@@ -144,6 +162,16 @@ def _three_kernels(block: FoldedBlock) -> Iterator[LayerWeights]:
         weights = (depthwise.weight, depthwise.bias, se.w1, se.b1, se.w2, se.b2)
         yield LayerWeights(depthwise.name, "depthwise_conv_gate", weights, depthwise.activation)
     yield _conv("pointwise_conv", block.project)
+
+
+def _fused_mbconv(block: FoldedFusedBlock, form: BlockForm) -> Iterator[LayerWeights]:
+    expand, project = block.expand, block.project
+    if form is BlockForm.WHOLE:
+        weights = (expand.weight, expand.bias, project.weight, project.bias)
+        yield LayerWeights(block.name, "fused_mbconv", weights, expand.activation)
+    else:
+        yield _conv("dense_conv", expand)
+        yield _conv("pointwise_conv", project)
 
 
 def _whole_block(block: FoldedBlock) -> Iterator[LayerWeights]:

@@ -15,8 +15,8 @@ and never more than a block after it (else a large early map would be held for t
 nothing). The passes of a segment are then made equal in length: 16 images at 7 are 6 + 6 + 4.
 
 **Buffers.** A value lives from the step that writes it to the last step that reads it, one that crosses a
-segment boundary through both segments entirely. All of them lie in one arena at offsets known before the
-first image.
+segment boundary through those of both segments that take several passes. All of them lie in one arena at
+offsets known before the first image. Where two passes may run side by side, see `branches.py`.
 """
 
 from __future__ import annotations
@@ -35,21 +35,29 @@ from effnet_fast.inference.scratch import scratch_bytes
 
 if TYPE_CHECKING:
     from effnet_fast.inference.cost import Prediction
+    from effnet_fast.inference.overlap import Overlap
 
-__all__ = ["Buffer", "Plan", "Segment", "images_per_pass", "passes", "plan_network"]
+__all__ = ["Buffer", "Plan", "Segment", "halves", "images_per_pass", "passes", "plan_network"]
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A run of layers that is executed for `images` images at a time."""
+    """A run of layers that is executed for `images` images at a time.
+
+    With two `branches` it has two passes, and memory for each of them, so that they may run side by side.
+    """
 
     layers: tuple[Layer, ...]
     images: int
+    branches: int = 1
 
 
 @dataclass(frozen=True)
 class Buffer:
-    """Where a value lies: `images` images of it from byte `offset` on, live from step `first` to `last`."""
+    """Where a value lies: `images` images of it from byte `offset` on, live from step `first` to `last`.
+
+    `second` is the offset for the second pass, where a value of one pass has memory in each of two branches.
+    """
 
     value: Value
     dtype: torch.dtype
@@ -57,6 +65,7 @@ class Buffer:
     offset: int
     first: int
     last: int
+    second: int | None = None
 
     @property
     def nbytes(self) -> int:
@@ -77,6 +86,7 @@ class Plan:
         buffers: {value name: place in the arena}.
         arena_bytes: size of the arena.
         peak_bytes: most bytes of the arena that are live at any one step; no arena can be smaller.
+        overlap: which steps two halves of a batch may go through side by side, where it was asked.
         predictions: {layer name: what the cost model says of a full batch}, where it was asked.
         measured: {layer name: seconds of a full batch}, after `InferenceEngine.warmup`.
     """
@@ -90,6 +100,7 @@ class Plan:
     buffers: dict[str, Buffer]
     arena_bytes: int
     peak_bytes: int
+    overlap: Overlap | None = None
     predictions: Mapping[str, Prediction] | None = None
     measured: Mapping[str, float] | None = None
 
@@ -114,6 +125,8 @@ class Plan:
 
     def passes(self, images: int, segment: Segment) -> list[tuple[int, int]]:
         """[begin, end) of every pass of `segment` over `images` images, at most `batch`."""
+        if segment.branches == 2 and images > 1:
+            return halves(images)
         return passes(images, segment.images, self.threads)
 
     def step_bytes(self, layer: Layer) -> int:
@@ -152,7 +165,7 @@ def plan_network(
         raise ValueError(f"threads must be at least 1, got {threads}")
     image_dtype = dtype if image_dtype is None else image_dtype
     segments = _segments(layers, batch, dtype, image_dtype, threads, budget_bytes)
-    intervals, buffers = _lifetimes(segments, batch, dtype)
+    intervals, buffers = lifetimes(segments, batch, dtype)
     offsets = place(intervals)
     _, height, width = layers[0].x.shape
     return Plan(
@@ -213,6 +226,12 @@ def passes(images: int, most: int, threads: int) -> list[tuple[int, int]]:
     return [(begin, min(begin + length, images)) for begin in range(0, images, length)]
 
 
+def halves(images: int) -> list[tuple[int, int]]:
+    """[begin, end) of the two halves of at least 2 images, the first the larger: 5 are 3 + 2."""
+    middle = -(-images // 2)
+    return [(0, middle), (middle, images)]
+
+
 def _segments(
     layers: Sequence[Layer],
     batch: int,
@@ -236,7 +255,7 @@ def _segments(
     return tuple(reversed(segments))
 
 
-def _lifetimes(
+def lifetimes(
     segments: Sequence[Segment], batch: int, dtype: torch.dtype
 ) -> tuple[list[Interval], dict[str, tuple[Value, torch.dtype, int, int, int]]]:
     """Interval of every value, and (value, dtype, images, first step, last step) by its name."""
@@ -265,7 +284,12 @@ def _lifetimes(
         last_segment, last = read.get(name, end)
         images = segments[first_segment].images
         if name not in read or last_segment != first_segment:
-            first, last, images = bounds[first_segment][0], bounds[last_segment][1], batch
+            # Several passes: the first may write while the last has yet to read. One pass is in order anyway.
+            if segments[first_segment].images < batch:
+                first = bounds[first_segment][0]
+            if segments[last_segment].images < batch:
+                last = bounds[last_segment][1]
+            images = batch
         stored = value_dtype(value, dtype)
         intervals.append(Interval(name, images * value.numel * stored.itemsize, first, last))
         buffers[name] = (value, stored, images, first, last)

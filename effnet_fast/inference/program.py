@@ -6,7 +6,7 @@ left for a forward pass is `handle(*arguments)` in a loop, and the stem's slice 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,16 +19,46 @@ from effnet_fast.inference.arguments import Held, Made, arguments, written
 from effnet_fast.inference.layers import IMAGE, Layer, Value
 from effnet_fast.inference.planner import Plan
 
-__all__ = ["Program", "allocate_arena", "bind"]
+__all__ = ["Opening", "Program", "allocate_arena", "bind"]
 
 Call = tuple[Callable[..., None], tuple]
+
+
+@dataclass(frozen=True, eq=False)
+class Opening:
+    """Calls of which the first and the last read the images, with what comes between, as one call of a stem.
+
+    What reads the images stays outside of a graph, and so does what those calls hand to each other. Without
+    squeeze-excite, and with a stem of its own, a network opens with one call and needs none of this.
+
+    `steps`: each call without its images, and whether they follow its output.
+    """
+
+    steps: tuple[tuple[Call, bool], ...]
+
+    def bound(self, images: Tensor) -> list[Call]:
+        """The calls on `images`: on as many of the images that they are bound for."""
+        count = images.shape[0]
+        calls = []
+        for (call, given), reads_images in self.steps:
+            # Packed weights, mean and std have one dimension; whatever has more begins with the images.
+            y, *rest = (v[:count] if isinstance(v, Tensor) and v.dim() > 1 else v for v in given)
+            calls.append((call, (y, images, *rest) if reads_images else (y, *rest)))
+        return calls
+
+    def __call__(self, y: Tensor, images: Tensor) -> None:
+        for call, given in self.bound(images):
+            call(*given)
 
 
 @dataclass(frozen=True, eq=False)
 class Pass:
     """Calls of a segment for images `begin`..`end`; `stem` is set where the segment starts at the images.
 
-    `names` are the layers of `stem`, if there is one, and of `calls`.
+    Where two branches may run side by side, `calls` are those of the first half of these images and `beside`
+    those of the second: the same layers, on other memory.
+
+    `names` are the layers of `stem`, if there is one (several of an `Opening`), of `calls` and of `beside`.
     """
 
     begin: int
@@ -36,13 +66,16 @@ class Pass:
     stem: Call | None
     calls: tuple[Call, ...]
     names: tuple[str, ...]
+    beside: tuple[Call, ...] = ()
 
     def bound(self, images: Tensor) -> list[Call]:
         """Every call of this pass over a batch of `images`, the stem's with its images."""
         if self.stem is None:
-            return list(self.calls)
+            return [*self.calls, *self.beside]
         stem, (y, *rest) = self.stem
-        return [(stem, (y, images[self.begin : self.end], *rest)), *self.calls]
+        images = images[self.begin : self.end]
+        opening = stem.bound(images) if isinstance(stem, Opening) else [(stem, (y, images, *rest))]
+        return [*opening, *self.calls, *self.beside]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +92,8 @@ class Program:
                 stem, (y, *rest) = step.stem
                 stem(y, images[step.begin : step.end], *rest)
             for call, given in step.calls:
+                call(*given)
+            for call, given in step.beside:
                 call(*given)
         return self.output
 
@@ -84,13 +119,30 @@ def bind(
     binder = _Binder(plan, arena, weights, backends, normalisation)
     run = []
     for segment in plan.segments:
-        for begin, end in plan.passes(images, segment):
+        runs = plan.passes(images, segment)
+        names = tuple(layer.name for layer in segment.layers)
+        if segment.branches == 2 and len(runs) == 2:
+            first, second = (
+                tuple(binder.call(layer, *bounds, branch) for layer in segment.layers)
+                for branch, bounds in enumerate(runs)
+            )
+            run.append(Pass(0, images, None, first, names + names, second))
+            continue
+        for begin, end in runs:
             calls = [binder.call(layer, begin, end) for layer in segment.layers]
-            starts = segment.layers[0].x.name == IMAGE
-            names = tuple(layer.name for layer in segment.layers)
-            stem, rest = (calls[0], calls[1:]) if starts else (None, calls)
+            stem, rest = _opened(segment.layers, calls)
             run.append(Pass(begin, end, stem, tuple(rest), names))
     return Program(tuple(run), binder.view(plan.output, 0, images).flatten(1))
+
+
+def _opened(layers: Sequence[Layer], calls: Sequence[Call]) -> tuple[Call | None, Sequence[Call]]:
+    """What reads the images, in the form of a stem, and the calls behind it."""
+    reads = [layer.x.name == IMAGE for layer in layers]
+    count = len(reads) - reads[::-1].index(True) if any(reads) else 0
+    if count <= 1:
+        return (calls[0] if count else None), calls[count:]
+    last = calls[count - 1][1][0]
+    return (Opening(tuple(zip(calls[:count], reads[:count], strict=True))), (last,)), calls[count:]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,36 +153,40 @@ class _Binder:
     backends: Mapping[str, Backend]
     normalisation: tuple[Tensor | None, Tensor | None]
 
-    def view(self, value: Value, begin: int, end: int) -> Tensor:
-        """[end - begin, C, H, W] in channels_last memory: where `value` of these images of the batch lies."""
+    def view(self, value: Value, begin: int, end: int, branch: int = 0) -> Tensor:
+        """[end - begin, C, H, W] in channels_last memory: where `value` of these images of the batch lies.
+
+        `branch`: 1 in the second of two branches, where values of one pass have memory of their own.
+        """
         buffer = self.plan.buffers[value.name]
+        offset = buffer.offset if branch == 0 or buffer.second is None else buffer.second
         if buffer.images < self.plan.batch:  # of one pass only: every pass uses it from the start
             begin, end = 0, end - begin
         channels, height, width = value.shape
         image_bytes = value.numel * buffer.dtype.itemsize
-        start = buffer.offset + begin * image_bytes
+        start = offset + begin * image_bytes
         flat = self.arena[start : start + (end - begin) * image_bytes].view(buffer.dtype)
         return flat.view(end - begin, height, width, channels).permute(0, 3, 1, 2)
 
-    def place(self, made: Made, begin: int, end: int) -> Tensor:
+    def place(self, made: Made, begin: int, end: int, branch: int) -> Tensor:
         """The view of `made` with as many dimensions as its operator wants."""
-        view = self.view(made.value, begin, end)
+        view = self.view(made.value, begin, end, branch)
         if made.rank == 3:  # partial sums, [n, tiles, C]: their value is [C, tiles, 1]
             return view.permute(0, 2, 3, 1).flatten(1, 2)
         return view.flatten(1) if made.rank == 2 else view
 
-    def call(self, layer: Layer, begin: int, end: int) -> Call:
+    def call(self, layer: Layer, begin: int, end: int, branch: int = 0) -> Call:
         """Handle and arguments of `layer`, outputs first; the stem's leave out the images."""
         mean, std = self.normalisation
         held = {"packed": self.weights[layer.name], "mean": mean, "std": std}
-        given: list[Any] = [self.place(made, begin, end) for made in written(layer)]
+        given: list[Any] = [self.place(made, begin, end, branch) for made in written(layer)]
         for argument in arguments(layer, self.plan.dtype):
             if isinstance(argument, Held):
                 given.append(held[argument.name])
             elif not isinstance(argument, Made):
                 given.append(argument)
             elif argument.value.name != IMAGE:
-                given.append(self.place(argument, begin, end))
+                given.append(self.place(argument, begin, end, branch))
         return ops.handle(layer.operator, "packed_into", self.backends[layer.operator]), tuple(given)
 
 

@@ -13,6 +13,7 @@ from effnet_fast.inference.layers import Layer
 
 if TYPE_CHECKING:
     from effnet_fast.inference.cost import Prediction
+    from effnet_fast.inference.overlap import Overlap
     from effnet_fast.inference.planner import Plan
 
 __all__ = ["MemoryReport", "format_bytes", "plan_table"]
@@ -92,7 +93,7 @@ def plan_table(
 
     predictions = plan.predictions if predictions is None else predictions
     measured = plan.measured if measured is None else measured
-    whole = any(layer.operator == "mbconv" for layer in plan.layers)
+    whole = any(layer.is_whole_block for layer in plan.layers)
     table = Table(
         title=f"batch {plan.batch}, {plan.image_size[0]} x {plan.image_size[1]}, "
         f"{_name(plan.dtype)} ({_name(plan.image_dtype)} images), {plan.threads} threads",
@@ -101,7 +102,8 @@ def plan_table(
         + (f", scratch {format_bytes(plan.scratch_bytes)}" if plan.scratch_bytes else "")
         + "; bytes: read and written for one image, weights aside"
         + ("; times: µs a batch" if predictions or measured else "")
-        + ("\nwhole n: the whole block in one kernel, n channels inside" if whole else ""),
+        + ("\nwhole n: the whole block in one kernel, n channels inside" if whole else "")
+        + "".join(f"\ntwo branches: {line}" for line in _branches(plan.overlap)),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -138,6 +140,25 @@ def plan_table(
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
 
 
+def _branches(overlap: Overlap | None) -> Iterable[str]:
+    """What there is to say of two branches: a line a stretch, then which graphs have them."""
+    if overlap is None:
+        return
+    for stretch in overlap.stretches:
+        line = stretch.first if stretch.first == stretch.last else f"{stretch.first} to {stretch.last}"
+        if stretch.two is not None:
+            line += f", predicted {1e6 * stretch.two:.1f} µs a batch instead of {1e6 * stretch.one:.1f}"
+        yield line
+    if not overlap.stretches:
+        yield "predicted to pay nowhere"
+    elif overlap.graphs:
+        yield f"in graphs of {', '.join(map(str, overlap.graphs))} images"
+    elif overlap.failure is not None:
+        yield f"off: {overlap.failure}"
+    else:
+        yield "off until warmup() measures them" if overlap.graphs is None else "off, measured to be slower"
+
+
 def _times_of(
     layers: Iterable[Layer],
     predictions: Mapping[str, Prediction] | None,
@@ -172,7 +193,7 @@ def _convolution(layer: Layer) -> str:
     if layer.operator == "squeeze_excite_gate":
         return f"se {layer.squeeze} {layer.gate_function}"
     parts = [f"{layer.kernel}x{layer.kernel}"]
-    if layer.operator == "mbconv":
+    if layer.is_whole_block:
         parts.insert(0, f"whole {layer.expanded},")  # explained under the table
     elif layer.expands:
         parts.insert(0, f"1x1 {layer.expand_activation},")
@@ -182,6 +203,8 @@ def _convolution(layer: Layer) -> str:
         parts.append(f"pad {','.join(map(str, layer.padding))}")
     if layer.activation != "identity":
         parts.append(layer.activation)
+    if layer.is_stem_block:
+        parts.append(f"> {layer.expanded}, dw {layer.depthwise_kernel}x{layer.depthwise_kernel}")
     if layer.squeeze:
         parts.append(f"se {layer.squeeze}")
     if layer.gate is not None:

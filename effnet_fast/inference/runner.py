@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from torch import Tensor
 from effnet_fast.backends import Backend
 from effnet_fast.inference.graphs import CapturedProgram
 from effnet_fast.inference.inputs import ImageSpec
+from effnet_fast.inference.overlap import Overlap
 from effnet_fast.inference.planner import Plan
 from effnet_fast.inference.program import Program, allocate_arena, bind
 from effnet_fast.inference.schedule import Schedule, calibrate
@@ -21,11 +24,17 @@ from effnet_fast.inference.step_times import step_seconds
 
 __all__ = ["Runner"]
 
+_logger = logging.getLogger("effnet_fast")
+
 # Programs kept: the full batch, its rest, and a few sizes of irregular callers. One is about 0.3 MB.
 _PROGRAMS = 8
 
 # Calls of one measurement when a schedule is calibrated; 3 more come before it.
 _CALLS = 10
+
+# By how much of its time two branches must beat one: medians of so few calls are no closer than that, and one
+# branch is the simpler graph.
+_CLEARLY = 0.02
 
 
 class Runner:
@@ -35,6 +44,9 @@ class Runner:
         plan, weights, backends, normalisation: as `bind` takes them.
         spec: of the images.
         graphs: whether a batch is replayed as a CUDA graph.
+        two_branches: the same steps as `plan`, some of them as two branches; None: there are none. Only
+            `warm_up` makes use of it, for the graphs that it measures to be faster so.
+        forced: every graph of 2 images or more has two branches, unmeasured.
     """
 
     def __init__(
@@ -46,10 +58,17 @@ class Runner:
         spec: ImageSpec,
         *,
         graphs: bool,
+        two_branches: Plan | None = None,
+        forced: bool = False,
     ):
         self.plan = plan
         self.graphs = graphs
-        self.arena = allocate_arena(plan, spec.device)
+        self.plans = (plan,) if two_branches is None else (plan, two_branches)
+        # One for both: graphs and everything else take turns.
+        self.arena = allocate_arena(max(self.plans, key=lambda one: one.arena_bytes), spec.device)
+        self._two_branches, self._forced = two_branches, forced
+        self._faster: dict[int, bool] = {}  # bucket: whether two branches are, where it was measured
+        self._failure: str | None = None
         self.schedule = Schedule.always_padded(plan.batch)
         self._weights, self._backends, self._normalisation = weights, backends, normalisation
         self._spec = spec
@@ -106,8 +125,33 @@ class Runner:
         """The graph of `bucket` images, captured when it is first asked for."""
         captured = self._captured.get(bucket)
         if captured is None:
-            captured = self._captured[bucket] = CapturedProgram(self.program(bucket), self.zeros(bucket))
+            forced = self._forced and bucket > 1
+            captured = self._branched(bucket) if forced else self._straight(bucket)
+            self._captured[bucket] = captured
         return captured
+
+    @property
+    def overlap(self) -> Overlap | None:
+        """The plan's, with the graphs that do run as two branches by now."""
+        if self.plan.overlap is None or self._two_branches is None:
+            return self.plan.overlap
+        if self._forced:
+            graphs = tuple(bucket for bucket in self.schedule.fewest if bucket > 1)
+        elif self._faster:
+            graphs = tuple(bucket for bucket, faster in self._faster.items() if faster)
+        else:
+            graphs = None
+        return replace(self.plan.overlap, graphs=graphs, failure=self._failure)
+
+    def _straight(self, bucket: int) -> CapturedProgram:
+        return CapturedProgram(self.program(bucket), self.zeros(bucket))
+
+    def _branched(self, bucket: int) -> CapturedProgram:
+        # Bound for the capture alone: what the graph reads and writes lies in the arena.
+        program = bind(
+            self._two_branches, bucket, self.arena, self._weights, self._backends, self._normalisation
+        )
+        return CapturedProgram(program, self.zeros(bucket))
 
     def zeros(self, count: int) -> Tensor:
         """`count` black images (or all of the mean), as the stem takes them."""
@@ -120,7 +164,7 @@ class Runner:
             if self.graphs:
                 self.schedule = calibrate(
                     self.plan.batch,
-                    lambda bucket: self._seconds(self.captured(bucket).run, bucket),
+                    self._graph_seconds,
                     lambda count: self._seconds(self.program(count).run, count),
                 )
 
@@ -128,6 +172,27 @@ class Runner:
         """{layer name: seconds} of a full batch, kernel by kernel."""
         with self._turn():
             return step_seconds(self.program(self.plan.batch), self.zeros(self.plan.batch))
+
+    def _graph_seconds(self, bucket: int) -> float:
+        """Seconds of the graph of `bucket` images; of one branch and two, the faster becomes that graph."""
+        seconds = self._seconds(self.captured(bucket).run, bucket)
+        if self._two_branches is None or self._forced or bucket < 2 or bucket in self._faster:
+            return seconds
+        try:
+            branched = self._branched(bucket)
+        except RuntimeError as error:
+            # One branch does the same. What two need beyond it (memory of a second stream, a fork in a
+            # capture) is no reason to fail, but one to say so.
+            self._failure = str(error).partition("\n")[0]
+            self._faster[bucket] = False
+            _logger.warning("two branches in a graph of %d images: %s; it has one", bucket, self._failure)
+            return seconds
+        beside = self._seconds(branched.run, bucket)
+        self._faster[bucket] = beside < (1 - _CLEARLY) * seconds
+        if not self._faster[bucket]:
+            return seconds
+        self._captured[bucket] = branched
+        return beside
 
     def _seconds(self, run: Callable[[Tensor], object], count: int) -> float:
         images = self.zeros(count)

@@ -16,7 +16,8 @@ LAUNCHES = 100
 
 # Shapes whose maps and weights fit 1 MiB, a CPU core's own cache, in float32; 0.05 to 1 ms of one.
 _MATRIX = {"images": 2, "channels": 256, "out": 256, "side": 14}
-_FUSED = {"images": 1, "channels": 256, "out": 576, "side": 14}
+# 128 inputs are the most that CUDA has a kernel for; more would be composed of two.
+_FUSED = {"images": 1, "channels": 128, "out": 1152, "side": 14}
 _DEPTHWISE = {"images": 1, "channels": 96, "side": 28}
 _SPECIAL = {"images": 2, "channels": 16, "out": 96, "side": 28}  # little to multiply for every SiLU
 
@@ -64,7 +65,7 @@ class Probes:
         # Both kernels of the family together: what a pixel costs besides its taps is part of the rate.
         taps = depthwise * (3**2 + 5**2)
         vector_macs = taps / (seconds["depthwise 3"] + seconds["depthwise 5"])
-        # Noise must not make it negative: the expansion has 28 times the multiply-adds of the rest.
+        # Noise must not make it negative: the expansion has 14 times the multiply-adds of the rest.
         expansion = max(seconds["fused"] - 3**2 * fused / vector_macs, seconds["fused"] / 2)
         # Where noise hides SiLU, it is less than a hundredth of its kernel.
         silu = max(seconds["with silu"] - seconds["without silu"], seconds["with silu"] / 100)

@@ -15,12 +15,15 @@ from .depthwise_conv_gate import depthwise_conv_gate
 from .depthwise_conv_pool import depthwise_conv_pool
 from .expand_depthwise import expand_depthwise
 from .expand_depthwise_pool import expand_depthwise_pool
+from .fused_mbconv import fused_mbconv
 from .handles import handle
 from .head_pool import head_pool
 from .mbconv import mbconv
 from .packing import pack
 from .pointwise_conv import pointwise_conv
 from .squeeze_excite_gate import squeeze_excite_gate
+from .stem_block import stem_block
+from .stem_block_sums import stem_block_sums
 from .stem_conv import stem_conv
 
 __all__ = [
@@ -30,12 +33,15 @@ __all__ = [
     "depthwise_conv_pool",
     "expand_depthwise",
     "expand_depthwise_pool",
+    "fused_mbconv",
     "handle",
     "head_pool",
     "mbconv",
     "pack",
     "pointwise_conv",
     "squeeze_excite_gate",
+    "stem_block",
+    "stem_block_sums",
     "stem_conv",
 ]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import containers
-from .geometry import pool_tiles
+from .geometry import conv_output_size, pool_tiles
 
 Call = Callable[[str, str], Callable]
 Run = tuple[Any, ...]
@@ -62,6 +62,51 @@ def _mbconv(
             filtered, gates, hidden, *depthwise, stride, padding, activation, *se, se_activation, gate
         )
     call("pointwise_conv", into)(y, filtered, *project, "identity", gates, x if residual else None)
+
+
+def _fused_mbconv(
+    call, into, y, x, expanded: int, expand: Run, project: Run, stride, padding, activation, residual
+):
+    hidden = _map_like(y, expanded)
+    call("dense_conv", into)(hidden, x, *expand, stride, padding, activation, None)
+    call("pointwise_conv", into)(y, hidden, *project, "identity", None, x if residual else None)
+
+
+def _stem_maps(sizes: Sequence[int], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """What the stem writes, and what the depthwise convolution makes of it: of the same size."""
+    n, channels, height, width = sizes
+    return tuple(
+        torch.empty((n, height, width, channels), dtype=dtype, device=device).permute(0, 3, 1, 2)
+        for _ in range(2)
+    )
+
+
+def _stem_block_sums(
+    call, into, sums, image, channels: int, stem: Run, depthwise: Run, half: int, size: tuple[int, int],
+    stride, padding, activation, mean, std, dtype,
+):  # fmt: skip
+    stem_map, filtered = _stem_maps((image.shape[0], channels, *size), dtype, image.device)
+    call("stem_conv", into)(stem_map, image, *stem, stride, padding, activation, mean, std, dtype)
+    call("depthwise_conv_pool", into)(filtered, sums, stem_map, *depthwise, 1, (half,) * 4, activation)
+
+
+def _stem_block(
+    call, into, y, image, channels: int, stem: Run, depthwise: Run, half: int, project: Run,
+    stride, padding, activation, gate, mean, std, dtype,
+):  # fmt: skip
+    stem_map, filtered = _stem_maps((y.shape[0], channels, *y.shape[2:]), dtype, image.device)
+    call("stem_conv", into)(stem_map, image, *stem, stride, padding, activation, mean, std, dtype)
+    call("depthwise_conv", into)(filtered, stem_map, *depthwise, 1, (half,) * 4, activation)
+    call("pointwise_conv", into)(y, filtered, *project, "identity", gate, None)
+
+
+def _stem_size(image: Tensor, kernel: int, stride: int, padding: Sequence[int]) -> tuple[int, int]:
+    top, left, bottom, right = padding
+    height, width = image.shape[2:]
+    return (
+        conv_output_size(height, kernel, stride, top, bottom),
+        conv_output_size(width, kernel, stride, left, right),
+    )
 
 
 def depthwise_conv_gate_into(
@@ -138,6 +183,50 @@ def mbconv_packed_into(call: Call, y, x, packed, expanded, out_channels, kernel,
     )  # fmt: skip
 
 
+def fused_mbconv_into(call: Call, y, x, w_expand, b_expand, w_project, b_project, *rest):
+    _fused_mbconv(call, "into", y, x, w_expand.shape[0], (w_expand, b_expand), (w_project, b_project), *rest)
+
+
+def fused_mbconv_packed_into(call: Call, y, x, packed, expanded, out_channels, kernel, *rest):
+    expand, project = containers.read(packed, containers.PARTS, "fused_mbconv")
+    _fused_mbconv(
+        call, "packed_into", y, x, expanded, (expand, expanded, kernel), (project, out_channels), *rest
+    )
+
+
+def stem_block_sums_into(call: Call, sums, image, w_stem, b_stem, w_dw, b_dw, stride, padding, *rest):
+    size = _stem_size(image, w_stem.shape[-1], stride, padding)
+    _stem_block_sums(
+        call, "into", sums, image, w_stem.shape[0], (w_stem, b_stem), (w_dw, b_dw), w_dw.shape[-1] // 2, size,
+        stride, padding, *rest,
+    )  # fmt: skip
+
+
+def stem_block_sums_packed_into(
+    call: Call, sums, image, packed, channels, kernel, filter, stride, padding, *rest
+):
+    stem, depthwise = containers.read(packed, containers.PARTS, "stem_block_sums")
+    _stem_block_sums(
+        call, "packed_into", sums, image, channels, (stem, channels, kernel), (depthwise, filter),
+        filter // 2, _stem_size(image, kernel, stride, padding), stride, padding, *rest,
+    )  # fmt: skip
+
+
+def stem_block_into(call: Call, y, image, w_stem, b_stem, w_dw, b_dw, w_project, b_project, *rest):
+    _stem_block(
+        call, "into", y, image, w_stem.shape[0], (w_stem, b_stem), (w_dw, b_dw), w_dw.shape[-1] // 2,
+        (w_project, b_project), *rest,
+    )  # fmt: skip
+
+
+def stem_block_packed_into(call: Call, y, image, packed, channels, out_channels, kernel, filter, *rest):
+    stem, depthwise, project = containers.read(packed, containers.PARTS, "stem_block")
+    _stem_block(
+        call, "packed_into", y, image, channels, (stem, channels, kernel), (depthwise, filter), filter // 2,
+        (project, out_channels), *rest,
+    )  # fmt: skip
+
+
 _EXPAND_INTO, _EXPAND_PACKED_INTO = _expand_forms("depthwise_conv", 1)
 _EXPAND_POOL_INTO, _EXPAND_POOL_PACKED_INTO = _expand_forms("depthwise_conv_pool", 2)
 
@@ -151,6 +240,12 @@ COMPOSITIONS: dict[tuple[str, str], Callable] = {
     ("expand_depthwise_pool", "packed_into"): _EXPAND_POOL_PACKED_INTO,
     ("mbconv", "into"): mbconv_into,
     ("mbconv", "packed_into"): mbconv_packed_into,
+    ("fused_mbconv", "into"): fused_mbconv_into,
+    ("fused_mbconv", "packed_into"): fused_mbconv_packed_into,
+    ("stem_block_sums", "into"): stem_block_sums_into,
+    ("stem_block_sums", "packed_into"): stem_block_sums_packed_into,
+    ("stem_block", "into"): stem_block_into,
+    ("stem_block", "packed_into"): stem_block_packed_into,
 }
 
 Pack = Callable[..., Tensor]
@@ -171,6 +266,18 @@ def pack_parts(
             pack("pointwise_conv", *weights[:2], activation=expand_activation),
             pack("depthwise_conv", *weights[2:], activation=activation),
         ]
+    elif op == "fused_mbconv":
+        parts = [
+            pack("dense_conv", *weights[:2], activation=activation),
+            pack("pointwise_conv", *weights[2:], activation="identity"),
+        ]
+    elif op in ("stem_block_sums", "stem_block"):
+        parts = [
+            pack("stem_conv", *weights[:2], activation=activation),
+            pack("depthwise_conv", *weights[2:4], activation=activation),
+        ]
+        if op == "stem_block":
+            parts.append(pack("pointwise_conv", *weights[4:], activation="identity"))
     else:
         w_expand, b_expand, w_dw, b_dw, w1, b1, w2, b2, w_project, b_project = weights
         if w1 is None:

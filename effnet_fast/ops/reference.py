@@ -164,6 +164,24 @@ def expand_depthwise_pool(
 
 
 @_outside_autocast
+def stem_block_sums(
+    image, w_stem, b_stem, w_dw, b_dw, stride, padding, activation, mean, std, dtype
+) -> Tensor:
+    x = stem_conv(image, w_stem, b_stem, stride, padding, activation, mean, std, dtype)
+    return depthwise_conv_pool(x, w_dw, b_dw, 1, (w_dw.shape[-1] // 2,) * 4, activation)[1]
+
+
+@_outside_autocast
+def stem_block(
+    image, w_stem, b_stem, w_dw, b_dw, w_project, b_project, stride, padding, activation, gate, mean, std,
+    dtype,
+) -> Tensor:  # fmt: skip
+    x = stem_conv(image, w_stem, b_stem, stride, padding, activation, mean, std, dtype)
+    y = depthwise_conv(x, w_dw, b_dw, 1, (w_dw.shape[-1] // 2,) * 4, activation)
+    return pointwise_conv(y, w_project, b_project, "identity", gate)
+
+
+@_outside_autocast
 def head_pool(x, weight, bias, activation) -> Tensor:
     return _finish(_pointwise(x, weight), bias, activation).mean((2, 3))
 
@@ -183,3 +201,11 @@ def mbconv(
             y, w_dw, b_dw, stride, padding, activation, w1, b1, w2, b2, se_activation, gate
         )
     return pointwise_conv(y, w_project, b_project, "identity", gates, x if residual else None)
+
+
+@_outside_autocast
+def fused_mbconv(
+    x, w_expand, b_expand, w_project, b_project, stride, padding, activation, residual
+) -> Tensor:
+    expanded = dense_conv(x, w_expand, b_expand, stride, padding, activation)
+    return pointwise_conv(expanded, w_project, b_project, "identity", None, x if residual else None)

@@ -14,6 +14,7 @@ Shapes are written in letters that are bound by the tensors of one call::
 
     n c h w   batch, channels, height and width of the input
     k         kernel size                      o    output channels
+    d         kernel size of a depthwise convolution behind one of kernel size k
     m         expanded ("middle") channels     s    squeezed channels
     oh ow     output height and width          t    pooling tiles, ceil(oh/16) * ceil(ow/16)
 """
@@ -206,6 +207,16 @@ _EXPAND_DEPTHWISE_ARGUMENTS = (
     f"Tensor x, Tensor w_expand, Tensor? b_expand, str expand_activation, Tensor w_dw, Tensor? b_dw, {_CONV}"
 )
 
+_STEM_BLOCK = {
+    "image": TensorSpec("image", ("n", "c", "h", "w")),
+    "w_stem": _storage("m c k k"),
+    "b_stem": _bias("m"),
+    "w_dw": _storage("m 1 d d"),
+    "b_dw": _bias("m"),
+    "mean": _single("c"),
+    "std": _single("c"),
+}
+
 _ROWS = (
     Operator(
         name="depthwise_conv",
@@ -336,6 +347,53 @@ _ROWS = (
         # squeeze = 0: no squeeze-excite. Whether there is an expansion is known to the packed weights.
         geometry={"expanded": "m", "out_channels": "o", "kernel": "k", "squeeze": "s"},
         parts=("pointwise_conv", "depthwise_conv", "depthwise_conv_gate"),
+    ),
+    Operator(
+        name="fused_mbconv",
+        arguments="Tensor x, Tensor w_expand, Tensor? b_expand, Tensor w_project, Tensor? b_project, "
+        f"{_CONV}, bool residual",
+        tensors={
+            "x": _storage("n c h w"),
+            "w_expand": _storage("m c k k"),
+            "b_expand": _bias("m"),
+            "w_project": _storage("o m 1 1"),
+            "b_project": _bias("o"),
+        },
+        outputs={"y": _storage("n o oh ow")},
+        weights=("w_expand", "b_expand", "w_project", "b_project"),
+        geometry={"expanded": "m", "out_channels": "o", "kernel": "k"},
+        parts=("dense_conv", "pointwise_conv"),
+    ),
+    # The depthwise convolution has stride 1 and is padded to the size of its input: d // 2 on every side.
+    Operator(
+        name="stem_block_sums",
+        arguments="Tensor image, Tensor w_stem, Tensor? b_stem, Tensor w_dw, Tensor? b_dw, "
+        f"{_CONV}, Tensor? mean, Tensor? std, ScalarType dtype",
+        tensors=_STEM_BLOCK,
+        outputs={"sums": _single("n t m")},
+        weights=("w_stem", "b_stem", "w_dw", "b_dw"),
+        geometry={"stem_channels": "m", "kernel": "k", "depthwise_kernel": "d"},
+        storage="dtype",
+        parts=("stem_conv", "depthwise_conv_pool"),
+    ),
+    Operator(
+        name="stem_block",
+        arguments="Tensor image, Tensor w_stem, Tensor? b_stem, Tensor w_dw, Tensor? b_dw, "
+        f"Tensor w_project, Tensor? b_project, {_CONV}, "
+        "Tensor? gate, Tensor? mean, Tensor? std, ScalarType dtype",
+        tensors={
+            **_STEM_BLOCK,
+            "w_project": _storage("o m 1 1"),
+            "b_project": _bias("o"),
+            "gate": _single("n m"),
+        },
+        outputs={"y": _storage("n o oh ow")},
+        weights=("w_stem", "b_stem", "w_dw", "b_dw", "w_project", "b_project"),
+        geometry={
+            "stem_channels": "m", "out_channels": "o", "kernel": "k", "depthwise_kernel": "d",
+        },
+        storage="dtype",
+        parts=("stem_conv", "depthwise_conv", "pointwise_conv"),
     ),
 )  # fmt: skip
 

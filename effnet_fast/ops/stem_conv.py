@@ -13,12 +13,20 @@ from .dispatch import Padding, autocast_dtype, call, four_sided
 from .geometry import single_dtype
 
 
-def _channel_constants(
-    values: Tensor | Sequence[float] | None, image: Tensor, dtype: torch.dtype
+def channel_constants(
+    values: Tensor | Sequence[float] | None, image: Tensor, dtype: torch.dtype | None
 ) -> Tensor | None:
+    """`mean` or `std` as a tensor beside `image`, for a call in `dtype`."""
     if values is None or isinstance(values, Tensor) or not isinstance(image, Tensor):
         return values
-    return torch.tensor(values, dtype=dtype, device=image.device)
+    return torch.tensor(values, dtype=single_dtype(dtype), device=image.device)
+
+
+def storage_dtype(dtype: torch.dtype | None, image: Tensor, weight: Tensor) -> torch.dtype | None:
+    """`dtype`, or what stands for None: autocast's, or that of `weight`."""
+    if dtype is None and isinstance(weight, Tensor):
+        return weight.dtype if weight.dtype == torch.float64 else autocast_dtype(image) or weight.dtype
+    return dtype
 
 
 def stem_conv(
@@ -60,10 +68,8 @@ def stem_conv(
 
     Raises: as :func:`depthwise_conv`.
     """
-    if dtype is None and isinstance(weight, Tensor):
-        dtype = weight.dtype if weight.dtype == torch.float64 else autocast_dtype(image) or weight.dtype
-    constants = single_dtype(dtype)
-    mean, std = _channel_constants(mean, image, constants), _channel_constants(std, image, constants)
+    dtype = storage_dtype(dtype, image, weight)
+    mean, std = channel_constants(mean, image, dtype), channel_constants(std, image, dtype)
     return call(
         "stem_conv",
         [image, weight, bias, stride, four_sided(padding, weight), activation, mean, std, dtype],

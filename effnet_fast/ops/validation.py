@@ -25,6 +25,7 @@ _LETTERS = {
     "h": "H",
     "w": "W",
     "k": "k",
+    "d": "d",
     "o": "Cout",
     "m": "expanded",
     "s": "squeezed",
@@ -146,8 +147,7 @@ def _bind_conv_output(row: Operator, values: Mapping[str, Any], sizes: Sizes) ->
     """Letters k (checked), oh, ow and t of a k x k convolution."""
     kernel, stride = sizes["k"], values["stride"]
     top, left, bottom, right = values["padding"]
-    if kernel % 2 == 0:
-        _value_error(row, f"kernel size {kernel} is even, expected an odd one")
+    _check_odd(row, sizes, "k")
     oh = conv_output_size(sizes["h"], kernel, stride, top, bottom)
     ow = conv_output_size(sizes["w"], kernel, stride, left, right)
     if oh < 1 or ow < 1:
@@ -172,6 +172,10 @@ def _check_mbconv(row: Operator, values: Mapping[str, Any], sizes: Sizes) -> Non
             _value_error(row, "w1 and w2 must be given together or not at all")
         if values["w1"] is None and not (values["b1"] is None and values["b2"] is None):
             _value_error(row, "b1 or b2 is given without w1 and w2")
+    _check_residual(row, values, sizes)
+
+
+def _check_residual(row: Operator, values: Mapping[str, Any], sizes: Sizes) -> None:
     if values["residual"] and (sizes["o"], sizes["oh"], sizes["ow"]) != (sizes["c"], sizes["h"], sizes["w"]):
         _value_error(
             row,
@@ -180,7 +184,23 @@ def _check_mbconv(row: Operator, values: Mapping[str, Any], sizes: Sizes) -> Non
         )
 
 
-_EXTRA: dict[str, Callable[[Operator, Mapping[str, Any], Sizes], None]] = {"mbconv": _check_mbconv}
+def _check_stem_block(row: Operator, values: Mapping[str, Any], sizes: Sizes) -> None:
+    _check_odd(row, sizes, "d")
+
+
+def _check_odd(row: Operator, sizes: Sizes, letter: str) -> None:
+    size = sizes.get(letter, 1)
+    if size % 2 == 0:
+        which = "depthwise kernel" if letter == "d" else "kernel"
+        _value_error(row, f"{which} size {size} is even, expected an odd one")
+
+
+_EXTRA: dict[str, Callable[[Operator, Mapping[str, Any], Sizes], None]] = {
+    "mbconv": _check_mbconv,
+    "fused_mbconv": _check_residual,
+    "stem_block_sums": _check_stem_block,
+    "stem_block": _check_stem_block,
+}
 
 
 def check(row: Operator, variant: str, args: Sequence[Any]) -> tuple[Sizes, torch.dtype, torch.device]:
@@ -247,8 +267,8 @@ def check_weights(row: Operator, weights: Sequence[Any]) -> tuple[torch.dtype, t
             _check_tensor(row, name, weight, row.tensors[name], storage, source.device, sizes)
         elif name not in optional:
             _type_error(row, f"{name} must be a Tensor, got None")
-    if sizes.get("k", 1) % 2 == 0:
-        _value_error(row, f"kernel size {sizes['k']} is even, expected an odd one")
+    for letter in ("k", "d"):
+        _check_odd(row, sizes, letter)
     return storage, source.device
 
 

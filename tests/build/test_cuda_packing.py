@@ -14,7 +14,7 @@ from tests.build.modules import compiled
 
 PACKED = [
     "depthwise_conv", "pointwise_conv", "stem_conv", "head_pool", "squeeze_excite_gate",
-    "depthwise_conv_gate",
+    "depthwise_conv_gate", "stem_block_sums", "stem_block",
 ]  # fmt: skip
 DTYPE_CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}  # enum DType of csrc/common/dtype.h
 USES = [
@@ -61,6 +61,12 @@ def read(op: str, reader: Reader, weights: dict, factor: float, dtype: torch.dty
         for name, length in (("w1", 0), ("b1", 3), ("w2", 0), ("b2", 6)):
             reader.take(scaled(weights[name], 1, length), torch.float32)
         return
+    if op.startswith("stem_block"):
+        parts = {"stem_conv": "stem", "depthwise_conv": "dw", "pointwise_conv": "project"}
+        for part, name in list(parts.items())[: 2 if op == "stem_block_sums" else 3]:
+            own = {"weight": weights[f"w_{name}"], "bias": weights[f"b_{name}"]}
+            read(part, reader, own, 1.0 if name == "project" else factor, dtype)
+        return
     weight = weights["weight"]
     out, channels, k = weight.shape[0], weight.shape[1], weight.shape[2]
     taps = list(itertools.product(range(k), range(k)))
@@ -74,7 +80,10 @@ def read(op: str, reader: Reader, weights: dict, factor: float, dtype: torch.dty
         read("squeeze_excite_gate", reader, weights, 1, torch.float32)
 
 
-@pytest.mark.parametrize("without", [(), ("bias", "b1", "b2")], ids=["biased", "unbiased"])
+WITHOUT = ("bias", "b1", "b2", "b_stem", "b_dw", "b_project")
+
+
+@pytest.mark.parametrize("without", [(), WITHOUT], ids=["biased", "unbiased"])
 @pytest.mark.parametrize("activation", ["relu6", "silu"])
 @pytest.mark.parametrize("dtype", LOW_DTYPES)
 @pytest.mark.parametrize("op", PACKED)

@@ -104,6 +104,11 @@ SINGLE = _row("DepthwiseConvTraits<float, 3, 1, false>")
         ),
         (SINGLE, {"tf32": True}, "float32 values are multiplied as something else"),
         (SINGLE, {"matrix": {"HMMA": 4}}, "float32 values are multiplied as something else"),
+        (
+            _row("squeeze_kernel"),
+            {"prefetched": 0},
+            "no weights are loaded before the wait for the launch before",
+        ),
         (POINTWISE, {"matrix": {}}, "no HMMA, but no matrix instruction"),
         (
             POINTWISE,
@@ -161,6 +166,8 @@ def test_machine_code_is_read():
     assert [len(functions[name]) for name in ("_Z4loopv", "_Z5plainv")] == [12, 1]
     assert code.accesses("LDG", "LDGSTS") == (2, 2)
     assert code.accesses("STG") == (1, 0)
+    assert code.before("MUFU").accesses("LDG", "LDGSTS") == (1, 1)
+    assert len(code.before("ACQBULK")) == 0
     assert code.special == {"MUFU.TANH": 1}
     assert sorted(map(len, code.loops())) == [2, 7, 10]
     assert functions["_Z5plainv"].hot_loop() is None

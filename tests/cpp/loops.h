@@ -70,6 +70,22 @@ inline Doubles depthwise(const Doubles& x, const Doubles& weight, const Doubles&
   return y;
 }
 
+// activation(convolution over all channels + bias): x [n][h][w][c], weight [out][c][k][k].
+inline Doubles dense(const Doubles& x, const Doubles& weight, const Doubles& bias, const ConvGeometry& g,
+                     Activation activation) {
+  const int64_t oh = g.out_h(), ow = g.out_w(), taps = g.kernel * g.kernel, out = static_cast<int64_t>(bias.size());
+  Doubles y(g.n * oh * ow * out);
+  for (int64_t i = 0; i < static_cast<int64_t>(y.size()); i++) {
+    const int64_t o = i % out, pixel = i / out;
+    double sum = bias[o];
+    for_each_tap(g, pixel / ow / oh, pixel / ow % oh, pixel % ow, [&](int64_t tap, int64_t at) {
+      for (int64_t c = 0; c < g.c; c++) sum += x[at * g.c + c] * weight[(o * g.c + c) * taps + tap];
+    });
+    y[i] = activate(activation, sum);
+  }
+  return y;
+}
+
 // Sums over the pixels of each image: [n][pixels][channels] to [n][channels].
 inline Doubles pooled(const Doubles& x, int64_t images, int64_t channels) {
   Doubles sums(images * channels);

@@ -13,7 +13,7 @@ from tests.emulation.emulator import emulate
 
 OP = "head_pool"
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-TILES = ("staged128x128", "staged128x64", "split64x32")
+TILES = ("staged128x256", "staged128x128", "staged128x64", "split64x32", "split64x16")
 SHARED_BYTES = {"sm_80": 164 << 10, "sm_90": 228 << 10}
 
 
@@ -75,30 +75,33 @@ def test_order_of_blocks_and_threads_does_not_matter(tile, dtype) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tile", "blocks"), [("staged128x128", 2 * 2), ("staged128x64", 2 * 3), ("split64x32", 3 * 5)]
-)
+    ("tile", "blocks"),
+    [
+        ("staged128x256", 2), ("staged128x128", 2 * 2), ("staged128x64", 2 * 3), ("split64x32", 3 * 5),
+        ("split64x16", 3 * 9),
+    ],
+)  # fmt: skip
 def test_two_images_share_a_large_tile(tile, blocks) -> None:
     args = arguments(3, 24, 136, 7, 7, dtype=torch.float16)
     assert emulated(args, tile=tile)[1] == blocks
 
 
-def chosen(n: int, c: int, o: int, chip: str = "sm_90") -> str:
-    """The tile of a 16-bit call on a GPU with 132 multiprocessors."""
-    tile = torch.empty(1, dtype=torch.int32)
+def launched(n: int, c: int, o: int, chip: str = "sm_90") -> tuple[str, int]:
+    """Tile and blocks of a 16-bit call on a GPU with 132 multiprocessors; nothing is run."""
+    tile, launch = torch.empty(1, dtype=torch.int32), torch.empty(4, dtype=torch.int64)
     emulate(
-        "head_pool_tile", {}, {"tile": tile}, source=EMULATION / "bind_head_pool.cpp",
+        "head_pool_tile", {}, {"tile": tile, "launch": launch}, source=EMULATION / "bind_head_pool.cpp",
         n=n, c=c, o=o, multiprocessors=132, shared_bytes=SHARED_BYTES[chip],
     )  # fmt: skip
-    return TILES[tile]
+    return TILES[tile], int(launch[1])
 
 
-def test_choice_of_tile() -> None:
-    # B0: one image is few blocks with long sums, 256 images are bound by the tensor cores.
-    assert chosen(1, 320, 1280) == "split64x32"
-    assert chosen(256, 320, 1280) == "staged128x128"
-    # On an A100 the largest tile would be alone on a multiprocessor.
-    assert chosen(1, 320, 1280, "sm_80") == "split64x32"
-    assert chosen(256, 320, 1280, "sm_80") == "staged128x64"
+@pytest.mark.parametrize("chip", SHARED_BYTES)
+def test_choice_of_tile(chip) -> None:
+    # B0: one image is few blocks with long sums, so they are as narrow as they get.
+    assert launched(1, 320, 1280, chip) == ("split64x16", 80)
+    # 256 images read the weights again and again.
+    assert launched(256, 320, 1280, chip) == ("staged128x256", 128 * 5)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from effnet_fast.inference import fold, network_layers
+from effnet_fast.inference.block_forms import BlockForm
 from effnet_fast.inference.layers import IMAGE, Layer
 from effnet_fast.inference.packing import layer_weights
 from effnet_fast.models import create_model
@@ -23,9 +24,11 @@ from effnet_fast.models.efficientnet import EfficientNet
 from effnet_fast.testing import LOW_DTYPES, arrange
 from tests.emulation import (
     test_depthwise_conv,
+    test_expand_depthwise,
     test_head_pool,
     test_pointwise_conv,
     test_squeeze_excite_gate,
+    test_stem_block,
     test_stem_conv,
 )
 from tests.inference.test_engine_parity import budget, one_channel
@@ -69,6 +72,17 @@ class Emulation:
         args = [values[layer.x.name], *weights, *geometry, *self.normalisation, self.dtype]
         return {layer.y.name: test_stem_conv.run(args, multiprocessors=self.multiprocessors)}
 
+    def stem_block_sums(self, layer: Layer, weights: Weights, values: Values) -> Values:
+        geometry = layer.stride, layer.padding, layer.activation
+        args = [values[layer.x.name], *weights, *geometry, *self.normalisation, self.dtype]
+        return {layer.y.name: test_stem_block.run("stem_block_sums", args)}
+
+    def stem_block(self, layer: Layer, weights: Weights, values: Values) -> Values:
+        geometry = layer.stride, layer.padding, layer.activation
+        gate = None if layer.gate is None else values[layer.gate.name]
+        args = [values[layer.x.name], *weights, *geometry, gate, *self.normalisation, self.dtype]
+        return {layer.y.name: test_stem_block.run("stem_block", args)}
+
     def depthwise_conv(self, layer: Layer, weights: Weights, values: Values) -> Values:
         args = [values[layer.x.name], *weights, layer.stride, layer.padding, layer.activation]
         return {layer.y.name: self._depthwise("depthwise_conv", args)}
@@ -85,6 +99,19 @@ class Emulation:
             gates = test_squeeze_excite_gate.run(args, multiprocessors=self.multiprocessors)
         return {layer.y.name: y, layer.gates.name: gates}
 
+    def expand_depthwise_pool(self, layer: Layer, weights: Weights, values: Values) -> Values:
+        expand, depthwise = weights[:2], weights[2:]
+        geometry = layer.stride, layer.padding, layer.activation
+        args = [values[layer.x.name], *expand, layer.expand_activation, *depthwise, *geometry]
+        fused = self.dtype != torch.float32 and layer.x.shape[0] % 8 == 0
+        by = test_expand_depthwise.OP if fused else test_expand_depthwise.COMPOSED
+        y, sums = test_expand_depthwise.run(layer.operator, args, by=by, multiprocessors=self.multiprocessors)
+        return {layer.y.name: y, layer.sums.name: sums}
+
+    def squeeze_excite_gate(self, layer: Layer, weights: Weights, values: Values) -> Values:
+        args = [values[layer.x.name], layer.count, *weights, layer.activation, layer.gate_function]
+        return {layer.y.name: test_squeeze_excite_gate.run(args, multiprocessors=self.multiprocessors)}
+
     def _depthwise(self, operator: str, args: list) -> Tensor | tuple[Tensor, Tensor]:
         return test_depthwise_conv.run(operator, args, multiprocessors=self.multiprocessors)
 
@@ -98,14 +125,18 @@ class Emulation:
         return {layer.y.name: pooled[:, :, None, None]}
 
 
-def emulate(model: EfficientNet, images: Tensor, change: Change | None = None, **options) -> Tensor:
+def emulate(
+    model: EfficientNet, images: Tensor, change: Change | None = None,
+    form: BlockForm = BlockForm.THREE_KERNELS, **options,
+) -> Tensor:  # fmt: skip
     """Logits of `images` by the emulated kernels; `change` may break layers of the plan."""
     emulation = Emulation(**options)
     network = fold(model)
     weights = {
-        layer.name: layer.rounded(emulation.dtype, torch.device("cpu")) for layer in layer_weights(network)
+        layer.name: layer.rounded(emulation.dtype, torch.device("cpu"))
+        for layer in layer_weights(network, forms=form)
     }
-    layers = network_layers(network, SIZE)
+    layers = network_layers(network, SIZE, forms=form)
     return emulation.logits(images, [change(layer) for layer in layers] if change else layers, weights)
 
 
@@ -163,6 +194,25 @@ def test_b0(dtype) -> None:
     model = randomise_batch_norms(create_model("efficientnet_b0"))
     images = normal()
     budget(model, images, dtype).assert_within(emulate(model, images, dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", LOW_DTYPES)
+def test_expansions_fused_into_the_depthwise_convolutions(dtype) -> None:
+    model, images = published(), normal()
+    y = emulate(model, images, form=BlockForm.EXPANSION_FUSED, dtype=dtype)
+    budget(model, images, dtype).assert_within(y)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("changes", [{}, {"squeeze_ratio": None, "activation": "relu6"}], ids=["se", "no se"])
+def test_stem_and_first_block_together(changes, dtype) -> None:
+    model = make_tiny(stem_channels=16, **changes)  # whose first block has 8, and so adds no input
+    pixels = torch.randint(0, 256, (IMAGES, 3, *SIZE), dtype=torch.uint8)
+    mean, std = torch.tensor([0.3, 0.5, 0.7]), torch.tensor([0.2, 0.3, 0.4])
+    per_channel = [statistic.double()[:, None, None] for statistic in (mean, std)]
+    images = ((pixels.double() / 255 - per_channel[0]) / per_channel[1]).float()
+    y = emulate(model, pixels, form=BlockForm.WITH_STEM, dtype=dtype, normalisation=(mean, std))
+    budget(model, images, dtype).assert_within(y)
 
 
 # What a wrong kernel would do, to one layer of the network at a time.

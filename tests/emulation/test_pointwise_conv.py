@@ -12,10 +12,16 @@ from tests.emulation.build import EMULATION
 from tests.emulation.emulator import emulate
 
 OP = "pointwise_conv"
-TILES = ("resident64x128", "resident128x64", "staged128x128", "staged128x64", "split64x32")
+RESIDENT = ("resident64x128", "resident128x64")
+STAGED = (
+    "staged128x256", "staged256x128", "staged128x128", "staged128x64", "staged64x64", "split16x32",
+    "split16x16",
+)  # fmt: skip
+TILES = RESIDENT + STAGED
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 LOW = DTYPES[:2]
 SHARED_BYTES = {"sm_80": 164 << 10, "sm_90": 228 << 10}
+MULTIPROCESSORS = {"sm_80": 108, "sm_90": 132}
 
 
 def emulated(args: list, seed: int = 0, tile: str = "auto", multiprocessors: int = 132, chip: str = "sm_90"):
@@ -139,14 +145,21 @@ def test_unaligned_maps_take_the_scalar_path(name, dtype) -> None:
     expected.assert_within(run(args))
 
 
-def chosen(n: int, c: int, o: int, h: int, gated: bool, chip: str = "sm_90") -> str:
-    """The tile of a 16-bit call on a GPU with 132 multiprocessors."""
-    tile = torch.empty(1, dtype=torch.int32)
+def launched(n: int, c: int, o: int, h: int, gated: bool, chip: str = "sm_90") -> tuple[str, int, int]:
+    """Tile, blocks and shared memory of a block of a 16-bit call on an H200, or an A100; nothing is run."""
+    tile, launch = torch.empty(1, dtype=torch.int32), torch.empty(4, dtype=torch.int64)
     emulate(
-        "pointwise_conv_tile", {}, {"tile": tile}, source=EMULATION / "bind_pointwise_conv.cpp",
-        n=n, pixels=h * h, c=c, o=o, gated=int(gated), multiprocessors=132, shared_bytes=SHARED_BYTES[chip],
+        "pointwise_conv_tile", {}, {"tile": tile, "launch": launch},
+        source=EMULATION / "bind_pointwise_conv.cpp", n=n, pixels=h * h, c=c, o=o, gated=int(gated),
+        multiprocessors=MULTIPROCESSORS[chip], shared_bytes=SHARED_BYTES[chip],
     )  # fmt: skip
-    return ("fma", *TILES)[tile]
+    launches, blocks, _, shared_bytes = launch.tolist()
+    assert launches == 1
+    return ("fma", "rows", *TILES)[tile], blocks, shared_bytes
+
+
+def chosen(*shape, **options) -> str:
+    return launched(*shape, **options)[0]
 
 
 @pytest.mark.parametrize(
@@ -157,12 +170,14 @@ def chosen(n: int, c: int, o: int, h: int, gated: bool, chip: str = "sm_90") -> 
         (256, 16, 96, 112, False, "resident64x128"),
         (256, 144, 40, 28, True, "resident128x64"),
         (256, 112, 672, 14, False, "resident64x128"),
-        # Long sums by wide outputs are bound by the tensor cores: their largest tile.
+        # Long sums by wide outputs read weights and rows again and again: the largest tiles.
+        (256, 1152, 320, 7, True, "staged128x256"),
+        (32, 1344, 384, 19, True, "staged128x256"),
+        # A short one hides its epilogue behind a second block.
         (256, 192, 1152, 7, False, "staged128x128"),
-        (32, 1344, 384, 19, True, "staged128x128"),
-        # One image: 49 rows are one group, and the sums are split among warps.
-        (1, 1152, 320, 7, True, "split64x32"),
-        (1, 112, 672, 14, False, "split64x32"),
+        # One image: 49 rows are four groups of 16, and the sums are split among warps.
+        (1, 1152, 320, 7, True, "split16x16"),
+        (1, 112, 672, 14, False, "split16x32"),
         # A large image is enough for streaming at batch 1.
         (1, 32, 192, 300, False, "resident64x128"),
     ],
@@ -171,16 +186,54 @@ def test_choice_of_tile(n, c, o, h, gated, tile) -> None:
     assert chosen(n, c, o, h, gated) == tile
 
 
-def test_the_largest_tile_is_never_alone_on_a_multiprocessor() -> None:
-    assert chosen(256, 192, 1152, 7, False, "sm_90") == "staged128x128"
-    assert chosen(256, 192, 1152, 7, False, "sm_80") == "staged128x64"
+# The late layers of B4 (380 x 380) and B7 (600 x 600), from stage 4 on: input, output, map, gated.
+LATE = {
+    "efficientnet_b4": [
+        (960, 272, 12, True), (272, 1632, 12, False), (1632, 272, 12, True), (1632, 448, 12, True),
+        (448, 2688, 12, False), (2688, 448, 12, True),
+    ],
+    "efficientnet_b7": [
+        (1344, 384, 19, True), (384, 2304, 19, False), (2304, 384, 19, True), (2304, 640, 19, True),
+        (640, 3840, 19, False), (3840, 640, 19, True),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("chip", SHARED_BYTES)
+@pytest.mark.parametrize("model", LATE)
+def test_late_layers_of_a_large_batch_take_the_largest_tiles(model, chip) -> None:
+    for c, o, h, gated in LATE[model]:
+        tile, blocks, shared_bytes = launched(256, c, o, h, gated, chip)
+        assert tile in ("staged128x256", "staged256x128"), (c, o)
+        # One block a multiprocessor, all of them at work but for the few that even out narrow columns.
+        assert 0.97 * MULTIPROCESSORS[chip] <= blocks <= MULTIPROCESSORS[chip], (c, o, blocks)
+        assert shared_bytes <= SHARED_BYTES[chip] - 1024
+
+
+def test_the_largest_tiles_are_for_long_sums() -> None:
+    # An epilogue that nothing hides is most of the time of a short sum.
+    assert chosen(256, 160, 960, 24, False) == "staged128x128"
+    # An A100 has no room for two blocks of four such warps, and one hides nothing: it takes eight warps.
+    assert chosen(256, 160, 960, 24, False, "sm_80") == "staged128x256"
+
+
+def test_chips_with_little_shared_memory_have_a_tile() -> None:
+    for c, o, h, gated in LATE["efficientnet_b7"]:
+        for n in (1, 256):
+            tile, launch = torch.empty(1, dtype=torch.int32), torch.empty(4, dtype=torch.int64)
+            emulate(
+                "pointwise_conv_tile", {}, {"tile": tile, "launch": launch},
+                source=EMULATION / "bind_pointwise_conv.cpp", n=n, pixels=h * h, c=c, o=o,
+                gated=int(gated), multiprocessors=128, shared_bytes=100 << 10,
+            )  # fmt: skip
+            assert 0 < launch[3] <= 99 << 10
 
 
 def test_weights_that_do_not_fit_twice_are_not_resident() -> None:
     # 64 columns of 240 values are 32 KiB beside a ring of 49: two blocks fit an H100's multiprocessor and
     # not an A100's.
     assert chosen(256, 240, 40, 28, True, "sm_90") == "resident128x64"
-    assert chosen(256, 240, 40, 28, True, "sm_80") == "staged128x64"
+    assert chosen(256, 240, 40, 28, True, "sm_80").startswith("staged")
 
 
 def test_blocks_share_row_tiles_evenly() -> None:
@@ -189,8 +242,53 @@ def test_blocks_share_row_tiles_evenly() -> None:
     y, blocks = emulated(args, multiprocessors=1)
     assert blocks == 3
     Expectation.of(OP, args).assert_within(y)
-    # One image of 7 x 7 and 136 columns: a block for every 32.
+    # One image of 7 x 7 and 136 columns: four groups of 16 rows, and a block for every 16 columns of each.
     args = arguments(1, 192, 136, 7, 7, dtype=torch.float16, **EXPANSION)
     y, blocks = emulated(args)
-    assert blocks == 5
+    assert blocks == 4 * 9
     Expectation.of(OP, args).assert_within(y)
+
+
+@pytest.mark.parametrize(("tile", "columns"), [("staged128x256", 272), ("staged256x128", 136)])
+def test_blocks_share_narrow_tiles_evenly(tile, columns) -> None:
+    # Two columns of tiles, of which the second is narrow, for two blocks at once: each would have tiles of
+    # one column. So one block takes all in turn.
+    args = arguments(3, 72, columns, 19, 19, dtype=torch.float16, **PROJECTION)
+    y, blocks = emulated(args, tile=tile, multiprocessors=2)
+    assert blocks == 1
+    Expectation.of(OP, args).assert_within(y)
+    # Of 3 blocks none has the same column twice running.
+    y, blocks = emulated(args, tile=tile, multiprocessors=3)
+    assert blocks == 3
+    Expectation.of(OP, args).assert_within(y)
+
+
+@pytest.mark.parametrize("dtype", LOW)
+@pytest.mark.parametrize("tile", ["staged128x256", "staged256x128"])
+@pytest.mark.parametrize("columns", [8, 64, 72, 136, 200, 264])
+def test_large_tiles_with_few_columns(columns, tile, dtype) -> None:
+    # Warps beyond the columns are idle, and which they are differs between the halves of a block.
+    for without in ((), ("gate", "residual")):
+        args = arguments(2, 136, columns, 11, 13, dtype=dtype, exact=True, activation="relu", without=without)
+        Expectation.of(OP, args).assert_exact(run(args, tile=tile, multiprocessors=1))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 8, 9, 32])
+def test_few_rows_of_float32(rows) -> None:
+    # Sums of one load of a lane, of less, of more than a step of 1024, and none that divides evenly.
+    for c in (4, 128, 1028, 2560):
+        for without in (("gate",), ("gate", "residual", "bias")):
+            args = arguments(rows, c, 10, 1, 1, dtype=torch.float32, activation="hardswish", without=without)
+            args[1] = args[1] * 8
+            y, blocks = emulated(args)
+            assert blocks == 3 * (1 if rows == 1 else -(-rows // 8))
+            Expectation.of(OP, args).assert_within(y)
+
+
+def test_what_is_no_handful_of_rows_takes_tiles() -> None:
+    for n, c, without in ((33, 8, ("gate",)), (2, 6, ("gate",)), (2, 8, ())):
+        args = arguments(n, c, 10, 1, 1, dtype=torch.float32, activation="identity", without=without)
+        y, blocks = emulated(args)
+        # A gate keeps images apart: a block each.
+        assert blocks == (1 if without else 2)
+        Expectation.of(OP, args).assert_within(y)

@@ -1,4 +1,4 @@
-"""The forms of an MBConv block: which it can take, which an engine takes; each computes the model."""
+"""The forms of a block: which it can take, which an engine takes; each computes the model."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SIZE = (33, 30)
 DTYPES = pytest.mark.parametrize(
     "dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["f32", "bf16", "fp16"]
 )
-EVERY_FORM = pytest.mark.parametrize("form", BlockForm, ids=str)
+EVERY_FORM = pytest.mark.parametrize("form", [THREE, FUSED, WHOLE], ids=str)
 OPERATORS = {
     THREE: {"depthwise_conv_gate", "pointwise_conv"},
     FUSED: {"depthwise_conv_gate", "expand_depthwise_pool", "squeeze_excite_gate", "pointwise_conv"},
@@ -50,20 +50,27 @@ def changed(network: FoldedNetwork, part: str, activation: str) -> FoldedNetwork
 
 @pytest.fixture
 def network() -> FoldedNetwork:
-    """a: all parts; b: neither expansion nor squeeze-excite; c, d: no MBConv. Projections are linear."""
-    linear = changed(every_kind_of_block(), "project", "identity")
-    a, b, *rest = linear.blocks
-    b = dataclasses.replace(b, project=dataclasses.replace(b.project, activation="identity"))
-    return dataclasses.replace(linear, blocks=(a, b, *rest))
+    """a: all parts; b: neither expansion nor squeeze-excite; c: a FusedMBConv; d: one convolution.
+
+    Projections are linear.
+    """
+    folded = every_kind_of_block()
+    *with_projection, d = folded.blocks
+    linear = [
+        dataclasses.replace(block, project=dataclasses.replace(block.project, activation="identity"))
+        for block in with_projection
+    ]
+    return dataclasses.replace(folded, blocks=(*linear, d))
 
 
 def test_possible_forms(network):
     assert [possible_forms(block) for block in network.blocks] == [
         (THREE, FUSED, WHOLE),
         (THREE, WHOLE),
-        (),
+        (THREE, WHOLE),
         (),
     ]
+    assert possible_forms(every_kind_of_block().blocks[2]) == (THREE,)  # its projection has an activation
 
 
 @pytest.mark.parametrize(
@@ -166,7 +173,9 @@ def test_every_block_that_can_is_whole_where_there_is_a_kernel(network, monkeypa
     measured = []
     monkeypatch.setattr(draft_module, "measure_ceilings", lambda *args: measured.append(args))
     kernels = {"mbconv_into", "expand_depthwise_into"}
-    assert chosen(network, monkeypatch, kernels) == {"a": WHOLE, "b": WHOLE}
+    assert chosen(network, monkeypatch, kernels) == {"a": WHOLE, "b": WHOLE, "c": THREE}
+    kernels |= {"fused_mbconv_into"}
+    assert chosen(network, monkeypatch, kernels) == {"a": WHOLE, "b": WHOLE, "c": WHOLE}
     assert measured == []  # nothing was left to choose
 
 
@@ -176,18 +185,19 @@ def test_the_cost_model_chooses_for_the_others(network, monkeypatch, fused):
     monkeypatch.setattr(draft_module, "choose_fused_blocks", lambda *args, **options: fused)
     odd = changed(network, "expand", "relu")
     kernels = {"mbconv_into", "expand_depthwise_into"}
-    assert chosen(odd, monkeypatch, kernels) == {"a": FUSED if fused else THREE, "b": WHOLE}
+    assert chosen(odd, monkeypatch, kernels) == {"a": FUSED if fused else THREE, "b": WHOLE, "c": THREE}
     assert chosen(network, monkeypatch, kernels - {"mbconv_into"}) == {
         "a": FUSED if fused else THREE,
         "b": THREE,
+        "c": THREE,
     }
-    assert chosen(odd, monkeypatch, {"mbconv_into"}) == {"a": THREE, "b": WHOLE}
+    assert chosen(odd, monkeypatch, {"mbconv_into"}) == {"a": THREE, "b": WHOLE, "c": THREE}
 
 
 def test_compositions_and_the_reference_change_nothing(network, monkeypatch):
-    three = {"a": THREE, "b": THREE}
+    three = {"a": THREE, "b": THREE, "c": THREE}
     assert chosen(network, monkeypatch, set()) == three
-    kernels = {"mbconv_into", "expand_depthwise_into"}
+    kernels = {"mbconv_into", "expand_depthwise_into", "fused_mbconv_into"}
     assert chosen(network, monkeypatch, kernels, backend="reference") == three
 
 

@@ -17,6 +17,7 @@ sys.path.insert(0, sys.argv[1])
 
 import torch
 
+from effnet_fast.ops.schemas import OPERATORS
 from effnet_fast.testing import Expectation, Target, make_args
 from tests.emulation.emulator import EmulationError
 from tests.mutants import emulated
@@ -56,6 +57,12 @@ BLOCKS_EXACT = [
         "mbconv",
         dict(c=3, m=27, k=3, padding=(1, 1, 1, 1), h=9, w=17, n=3, activation="relu", residual=True,
              without=("w1", "b1", "w2", "b2")),
+    ),
+    # Tiles of several rows, and two tiles a row; several images on two threads.
+    ("fused_mbconv", dict(c=3, m=27, k=3, h=9, w=17, n=5, activation="relu", residual=True)),
+    (
+        "fused_mbconv",
+        dict(c=2, m=9, o=5, k=3, stride=2, padding=(0, 1, 1, 0), h=5, w=263, n=3, activation="relu"),
     ),
 ]  # fmt: skip
 BLOCKS_BUDGET = [
@@ -97,7 +104,9 @@ def results(backend: str, op: str, args: list) -> Iterator[Any]:
 
 def look_at(backend: str, op: str, case: dict, dtype: torch.dtype, exact: bool) -> None:
     """AssertionError or EmulationError for a wrong kernel."""
-    image = {"image_dtype": torch.uint8} if op == "stem_conv" else {}
+    # Of exact arguments, an image has negative values.
+    reads_image = any(spec.kind == "image" for spec in OPERATORS[op].tensors.values())
+    image = {"image_dtype": torch.uint8} if reads_image and not exact else {}
     args = make_args(op, dtype=dtype, exact=exact, **case, **image)
     expectation = Expectation.of(op, args)
     for result in results(backend, op, args):

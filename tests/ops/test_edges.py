@@ -81,8 +81,12 @@ def test_weights_may_be_channels_last(op, target) -> None:
 
 
 @pytest.mark.parametrize(
-    "op", ["pointwise_conv", "head_pool", "squeeze_excite_gate", "mbconv", "expand_depthwise"]
-)
+    "op",
+    [
+        "pointwise_conv", "head_pool", "squeeze_excite_gate", "mbconv", "expand_depthwise", "fused_mbconv",
+        "stem_block",
+    ],
+)  # fmt: skip
 def test_one_by_one_weights_may_be_matrices(op, target) -> None:
     args = make_args(op)
     expectation = Expectation.of(op, args)
@@ -95,11 +99,15 @@ def test_one_by_one_weights_may_be_matrices(op, target) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["f16", "bf16"])
 @pytest.mark.parametrize(
-    "op", ["depthwise_conv", "pointwise_conv", "dense_conv", "stem_conv", "head_pool", "mbconv"]
-)
+    "op",
+    [
+        "depthwise_conv", "pointwise_conv", "dense_conv", "stem_conv", "head_pool", "mbconv", "fused_mbconv",
+        "stem_block",
+    ],
+)  # fmt: skip
 def test_bias_may_be_in_the_storage_dtype(op, dtype, target) -> None:
     args = [
-        value.to(dtype) if name in ("bias", "b_expand", "b_dw", "b_project") else value
+        value.to(dtype) if name in ("bias", "b_stem", "b_expand", "b_dw", "b_project") else value
         for name, value in zip(_names(op), make_args(op, dtype=dtype), strict=True)
     ]
     Expectation.of(op, args).assert_within(target.run(op, args))

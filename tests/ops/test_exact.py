@@ -56,6 +56,23 @@ CASES = {
         dict(c=3, m=40, o=24, without=("w1", "b1", "w2", "b2"), **CONVOLUTIONS[3]),
         dict(c=24, o=16, without=("w_expand", "b_expand", "w1", "b1", "w2", "b2"), **CONVOLUTIONS[2]),
     ],
+    # With three input channels and k 3, an expanded value stays below 111: exact in bfloat16.
+    "fused_mbconv": [
+        dict(c=3, m=27, n=3, residual=True, **CONVOLUTIONS[1]),
+        dict(c=2, m=40, o=24, **CONVOLUTIONS[3]),
+        dict(c=3, m=26, o=9, **CONVOLUTIONS[7]),
+        dict(c=2, m=9, k=3, stride=2, padding=(0, 1, 1, 0), h=5, w=263, without=("b_expand", "b_project")),
+    ],
+    # The stem's values stay below 111, their sums below 2^24.
+    "stem_block_sums": [
+        dict(c=3, m=27, without=("mean", "std"), **CONVOLUTIONS[2]),
+        dict(c=3, m=32, d=1, without=("mean", "std"), **CONVOLUTIONS[3]),
+    ],
+    # With a 1 x 1 stem a filtered value is at most 254, and twice that with its gate: exact in bfloat16.
+    "stem_block": [
+        dict(c=3, m=27, o=9, without=("mean", "std"), **{**CONVOLUTIONS[0], "stride": 2}),
+        dict(c=3, m=40, o=16, without=("mean", "std", "gate"), **CONVOLUTIONS[0]),
+    ],
 }
 
 

@@ -96,6 +96,29 @@ CASES = {
         "odd": dict(n=3, c=7, h=5, w=13, m=27, s=3, o=9, k=3, activation="hardswish", se_activation="relu",
                     gate="hardsigmoid"),
     },
+    "fused_mbconv": {
+        "v2-s1": dict(n=1, c=24, h=14, w=14, m=96, o=48, k=3, stride=2, padding=(0, 0, 1, 1)),
+        "v2-s2": dict(n=1, c=64, h=8, w=9, m=256, k=3, residual=True),
+        "odd": dict(n=3, c=7, h=5, w=13, m=27, o=9, k=5, stride=2, padding=(3, 0, 1, 2),
+                    activation="hardswish"),
+        "wide": dict(n=1, c=2, h=3, w=135, m=33, o=3, k=3, without=("b_expand", "b_project")),
+        "kernel-above-map": dict(n=2, c=3, h=2, w=1, m=8, k=7, activation="relu6", residual=True),
+        "k1": dict(n=1, c=8, h=2, w=2, m=3, o=1, k=1, activation="identity"),
+    },
+    "stem_block_sums": {
+        "b0": dict(n=1, c=3, h=57, w=56, m=32, k=3, stride=2),
+        "float": dict(n=2, c=3, h=13, w=34, m=24, k=3, stride=2, padding=(0, 0, 1, 1), layout="contiguous",
+                      image_dtype=torch.float32, without=("mean", "std")),
+        "odd": dict(n=2, c=4, h=7, w=9, m=27, k=5, d=5, stride=3, padding=(2, 1, 3, 4), activation="relu",
+                    without=("b_stem", "b_dw")),
+    },
+    "stem_block": {
+        "b0": dict(n=1, c=3, h=57, w=56, m=32, o=16, k=3, stride=2),
+        "lite0": dict(n=2, c=3, h=32, w=13, m=32, o=16, k=3, stride=2, padding=(0, 0, 1, 1),
+                      activation="relu6", without=("gate",)),
+        "odd": dict(n=2, c=4, h=7, w=9, m=27, o=5, k=5, d=5, stride=3, padding=(2, 1, 3, 4),
+                    activation="hardswish", without=("b_stem", "b_dw", "b_project")),
+    },
 }  # fmt: skip
 
 
@@ -130,7 +153,8 @@ def test_result_is_within_budget(op, case, target) -> None:
 @functools.cache
 def _expected_of_activation(op: str, activation: str):
     args = make_args(op, activation=activation, n=1, seed=1)
-    weight = next(i for i, p in enumerate(OPERATORS[op].parameters) if p.name in ("weight", "w_dw", "w1"))
+    names = ("w_expand",) if op == "fused_mbconv" else ("weight", "w_dw", "w1")
+    weight = next(i for i, p in enumerate(OPERATORS[op].parameters) if p.name in names)
     args[weight] = args[weight] * 8
     return args, Expectation.of(op, args)
 

@@ -127,7 +127,7 @@ def test_compile_with_dynamic_shapes(op, behind) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("op", ["depthwise_conv_gate", "mbconv"])
+@pytest.mark.parametrize("op", ["depthwise_conv_gate", "mbconv", "fused_mbconv"])
 def test_compile_of_every_variant(op, variant, behind) -> None:
     torch._dynamo.reset()
     operator, args = _call(behind, op, variant)

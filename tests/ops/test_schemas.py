@@ -30,6 +30,14 @@ CONTRACT = {
     "head_pool_packed": "(Tensor x, Tensor packed, int out_channels, str activation) -> Tensor",
     "mbconv_packed": "(Tensor x, Tensor packed, int expanded, int out_channels, int kernel, int squeeze, "
     f"{CONV}, str se_activation, str gate, bool residual) -> Tensor",
+    "fused_mbconv_packed": "(Tensor x, Tensor packed, int expanded, int out_channels, int kernel, "
+    f"{CONV}, bool residual) -> Tensor",
+    "pack_fused_mbconv": "(Tensor w_expand, Tensor? b_expand, Tensor w_project, Tensor? b_project, "
+    "str activation, str isa) -> Tensor",
+    "stem_block_sums_packed": "(Tensor image, Tensor packed, int stem_channels, int kernel, "
+    f"int depthwise_kernel, {CONV}, Tensor? mean, Tensor? std, ScalarType dtype) -> Tensor",
+    "stem_block_packed": "(Tensor image, Tensor packed, int stem_channels, int out_channels, int kernel, "
+    f"int depthwise_kernel, {CONV}, Tensor? gate, Tensor? mean, Tensor? std, ScalarType dtype) -> Tensor",
     "pack_depthwise_conv": "(Tensor weight, Tensor? bias, str activation, str isa) -> Tensor",
     "pack_squeeze_excite_gate": "(Tensor w1, Tensor? b1, Tensor w2, Tensor? b2, "
     "str activation, str isa) -> Tensor",

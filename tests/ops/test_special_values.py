@@ -25,7 +25,7 @@ FUNCTIONS = {
 HUGE = {torch.float32: 1e30, torch.bfloat16: 1e30, torch.float16: 3e4}
 SUBNORMAL = {torch.float32: 1e-40, torch.bfloat16: 5e-39, torch.float16: 1e-6}
 SIZES = dict(c=20, m=70, o=35, s=5, h=9, w=8, k=5)
-TERMS = 25 + 20 + 70  # of a depthwise filter, an expansion, a projection
+TERMS = 25 * 20 + 20 + 70  # of a dense or depthwise filter, an expansion, a projection
 INFINITY, NAN = float("inf"), float("nan")
 
 
@@ -93,6 +93,13 @@ class Composition:
         y = self.pointwise_conv(self.between(y), w_project, b_project, "identity")
         return y + self.read(x) if residual else y
 
+    def fused_mbconv(self, x, w_expand, b_expand, w_project, b_project, *rest):
+        stride, (top, left, bottom, right), activation, residual = rest
+        padded = F.pad(self.read(x), (left, right, top, bottom))
+        y = self.activate(F.conv2d(padded, self.read(w_expand), self.read(b_expand), stride), activation)
+        y = self.pointwise_conv(self.between(y), w_project, b_project, "identity")
+        return y + self.read(x) if residual else y
+
 
 def fault(y: Tensor, wanted: Tensor, sizes: Tensor) -> str:
     """How `y` departs from `wanted` in float64; empty where it does not.
@@ -133,6 +140,9 @@ def cases(op: str, without: tuple[str, ...] = (), **given):
             yield make_args(op, **common, without=without, gate="hardsigmoid", residual=True)
             yield make_args(op, **common, without=(*without, "w1", "b1", "w2", "b2"), stride=2)
             yield make_args(op, **common, without=(*without, "w_expand", "b_expand"))
+        elif op == "fused_mbconv":
+            yield make_args(op, **common, without=without, residual=True)
+            yield make_args(op, **common, without=without, stride=2, padding=(1, 2, 3, 2))
         else:
             yield make_args(op, **common, without=without)
             yield make_args(op, **common, without=without, stride=2, padding=(1, 2, 3, 2))
@@ -140,7 +150,9 @@ def cases(op: str, without: tuple[str, ...] = (), **given):
 
 @pytest.mark.parametrize("dtype", LOW_DTYPES, ids=["f32", "f16", "bf16"])
 @pytest.mark.parametrize("isa", native.cpu_isas())
-@pytest.mark.parametrize("op", ["pointwise_conv", "depthwise_conv", "expand_depthwise", "mbconv"])
+@pytest.mark.parametrize(
+    "op", ["pointwise_conv", "depthwise_conv", "expand_depthwise", "mbconv", "fused_mbconv"]
+)
 def test_infinities_nan_and_huge_values_end_where_pytorchs_do(op, isa, dtype) -> None:
     images = specials(dtype)
     for args in cases(op, dtype=dtype, n=len(images)):
@@ -152,7 +164,9 @@ def test_infinities_nan_and_huge_values_end_where_pytorchs_do(op, isa, dtype) ->
 
 @pytest.mark.parametrize("dtype", LOW_DTYPES, ids=["f32", "f16", "bf16"])
 @pytest.mark.parametrize("isa", native.cpu_isas())
-@pytest.mark.parametrize("op", ["pointwise_conv", "depthwise_conv", "expand_depthwise", "mbconv"])
+@pytest.mark.parametrize(
+    "op", ["pointwise_conv", "depthwise_conv", "expand_depthwise", "mbconv", "fused_mbconv"]
+)
 def test_subnormal_activations_are_kept(op, isa, dtype) -> None:
     """Except in bfloat16 on its own instructions, which read and write every subnormal number as zero."""
     target = Target("cpu", packed=True, isa=isa)

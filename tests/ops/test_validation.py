@@ -86,6 +86,14 @@ BAD = [
     ("mbconv", dict(w1=None), ValueError, "w1 and w2 must be given together"),
     ("mbconv", dict(w1=None, w2=None), ValueError, "b1 or b2 is given without w1 and w2"),
     ("mbconv", dict(residual=True), ValueError, "residual = True needs an output like the input"),
+    ("stem_block_sums", dict(w_dw=_zeros(24, 1, 2, 2)), ValueError, "depthwise kernel size 2 is even"),
+    ("stem_block", dict(gate=_zeros(2, 23)), ValueError,
+     r"gate has shape \[2, 23\], expected \[N, expanded\]"),
+    ("stem_block", dict(w_project=None), TypeError, "w_project must be a Tensor, got None"),
+    ("fused_mbconv", dict(residual=True), ValueError, "residual = True needs an output like the input"),
+    ("fused_mbconv", dict(w_expand=None), TypeError, "w_expand must be a Tensor, got None"),
+    ("fused_mbconv", dict(w_project=_zeros(16, 23)), ValueError,
+     r"w_project has shape \[16, 23\], expected \[Cout, expanded, 1, 1\] with expanded = 24"),
 ]  # fmt: skip
 
 
