@@ -1,8 +1,8 @@
 """Proves a wheel: installs it in a bare environment without a compiler and classifies a photograph there.
 
-``python -m tests.build.bare_wheel WHEEL`` (what ``make wheel`` runs). The environment gets the wheel and the wheel's
-own dependencies only; PyTorch and the other packages are those of the environment that runs this, by a path file, so
-that 5 GB are not installed twice.
+``python -m tests.build.bare_wheel WHEEL`` (what ``make wheel`` runs). The environment gets the wheel and the
+wheel's own dependencies only; PyTorch and the other packages are those of the environment that runs this, by
+a path file, so that 5 GB are not installed twice.
 """
 
 from __future__ import annotations

@@ -20,8 +20,11 @@ from effnet_fast.testing import Target, make_args
 # With a kernel of their own; the rest of the table is composed of these, but for dense_conv.
 IMPLEMENTED = {
     "depthwise_conv", "depthwise_conv_pool", "depthwise_conv_gate", "pointwise_conv", "stem_conv",
-    "squeeze_excite_gate", "head_pool",
+    "squeeze_excite_gate", "head_pool", "expand_depthwise", "expand_depthwise_pool", "stem_block_sums",
+    "stem_block",
 }  # fmt: skip
+# And what is composed of it.
+WITHOUT_KERNEL = ("dense_conv", "fused_mbconv")
 
 
 def test_it_is_built_and_loads() -> None:
@@ -57,7 +60,7 @@ def test_it_implements_the_table() -> None:
 def test_what_it_serves(op) -> None:
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         reason = backends.supports(op, "cuda", device_type="cuda", dtype=dtype)
-        assert reason == ("the cuda backend has no kernel for dense_conv" if op == "dense_conv" else None)
+        assert reason == ("the cuda backend has no kernel for dense_conv" if op in WITHOUT_KERNEL else None)
 
 
 @pytest.mark.parametrize("op", sorted(IMPLEMENTED))
