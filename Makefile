@@ -15,8 +15,8 @@ NATIVE := setup.py pyproject.toml $(shell find csrc -type f)
 
 help:
 	@echo "make bench       classify photographs and compare with stock PyTorch across phi (6 minutes)"
-	@echo "make bench-full  every variant and peer; writes the result file that the README quotes"
-	@echo "make bench-cpu   the networks and peers that the CPU targets name, and which targets are met (30 minutes)"
+	@echo "make bench-full  B0 to B7 with every peer (an hour)"
+	@echo "make bench-cpu   the networks and peers of the CPU targets, and which are met: what the README quotes (30 minutes)"
 	@echo "make peers       installs the peers that make bench leaves out: ONNX Runtime and OpenVINO"
 	@echo "make bench-micro host overhead per call, with pytest-benchmark"
 	@echo "                python -m benchmarks also has latency, memory, ops, blocks, profile"

@@ -11,6 +11,15 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 _WANTED = {_MMAP_MAX: 0, _TRIM_THRESHOLD: (1 << 31) - 1, _TOP_PAD: 1 << 26}
 
 
+def settle_allocator() -> str:
+    """What a result file's settings say of the allocator, after freed memory is kept where that can be.
+
+    For commands that compare kernels, which get their memory, with stock PyTorch, which allocates at every
+    call maps as large as those that glibc gives back.
+    """
+    return "keeps freed memory" if keep_freed_memory() else "as it comes"
+
+
 def keep_freed_memory() -> bool:
     """Keep what PyTorch frees for its next tensor, from here on; False where the allocator is not glibc's.
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from benchmarks.plots import STYLES
+from benchmarks.plots import STYLES, write_picture
 from benchmarks.results import Results
 from benchmarks.tables import (
     Row,
     best,
     cases_of,
     labels_of,
-    machine_text,
     model_text,
     shown_rows,
     speed,
@@ -68,13 +67,7 @@ def plot_bars(results: Results, path: Path) -> bool:
         frameon=False,
         fontsize=8,
     )
-    environment = results.environment
-    where = f"{machine_text(environment)}, {environment['isa']}"
-    software = f"torch {environment['libraries']['torch']}, {environment['date']}"
-    figure.supxlabel(f"{where}, {software}", fontsize=8, color="#5f6b7a")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-    pyplot.close(figure)
+    write_picture(figure, path, results)
     return True
 
 

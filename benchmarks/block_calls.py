@@ -1,6 +1,6 @@
 """A whole MBConv block as calls of this project's operators, in each of the forms that it can take.
 
-Weights are packed and memory is given, as in the engine: what a call returns is in the block's output.
+Weights are packed and memory is given, as in the engine: a call fills the block's output, and returns it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from effnet_fast.ops.geometry import pool_tiles
 from effnet_fast.ops.schemas import OPERATORS
 from effnet_fast.testing import Target
 
-Call = Callable[[], None]
+Call = Callable[[], Tensor]
 Step = tuple[Callable, tuple]  # a function and its arguments
 
 
@@ -41,21 +41,21 @@ class BlockCalls:
     def whole(self) -> Call:
         """`mbconv`: one operator."""
         arguments = Target(self._backend, packed=True).pack_arguments("mbconv", self._arguments)
-        return _in_turn([(self._handle("mbconv"), (self._output, *arguments))])
+        return self._in_turn([(self._handle("mbconv"), (self._output, *arguments))])
 
     def three_kernels(self) -> Call:
         """Expansion; depthwise convolution and squeeze-excite; projection with gate and residual."""
         of, (hidden, steps) = self._of, self._expansion()
         if of.w1 is None:
             filtered, depthwise = self._depthwise(hidden)
-            return _in_turn([*steps, depthwise, self._projection(filtered, None)])
+            return self._in_turn([*steps, depthwise, self._projection(filtered, None)])
         filtered, gates = self._map(self._expanded, self._output), self._gates()
         weights = (of.w_dw, of.b_dw, of.w1, of.b1, of.w2, of.b2)
         packed = self._pack("depthwise_conv_gate", *weights, activation=of.activation)
         conv = (self._kernel, of.stride, of.padding, of.activation)
         given = (filtered, gates, hidden, packed, *conv, of.w1.shape[0], of.se_activation, of.gate)
         steps.append((self._handle("depthwise_conv_gate"), given))
-        return _in_turn([*steps, self._projection(filtered, gates)])
+        return self._in_turn([*steps, self._projection(filtered, gates)])
 
     def expansion_fused(self) -> Call:
         """The expansion inside the depthwise kernel; the gate; the projection. Needs an expansion."""
@@ -75,7 +75,7 @@ class BlockCalls:
             packed = self._pack("squeeze_excite_gate", of.w1, of.b1, of.w2, of.b2)
             given = (gates, *sums, height * width, packed, of.w1.shape[0], of.se_activation, of.gate)
             steps.append((self._handle("squeeze_excite_gate"), given))
-        return _in_turn([*steps, self._projection(filtered, gates)])
+        return self._in_turn([*steps, self._projection(filtered, gates)])
 
     def convolutions(self) -> Call:
         """Convolution, bias and activation in one kernel, as libraries fuse; everything else in PyTorch."""
@@ -95,7 +95,7 @@ class BlockCalls:
         steps.append(self._projection(filtered, None, residual=False))
         if of.residual:
             steps.append((self._output.add_, (of.x,)))
-        return _in_turn(steps)
+        return self._in_turn(steps)
 
     def _expansion(self) -> tuple[Tensor, list[Step]]:
         """What the depthwise convolution reads, and the call that makes it; none without an expansion."""
@@ -137,11 +137,11 @@ class BlockCalls:
     def _single(self, *shape: int) -> Tensor:
         return torch.empty(shape, dtype=torch.float32, device=self._output.device)
 
+    def _in_turn(self, steps: Sequence[Step]) -> Call:
+        def call() -> Tensor:
+            with torch.inference_mode():
+                for function, arguments in steps:
+                    function(*arguments)
+            return self._output
 
-def _in_turn(steps: Sequence[Step]) -> Call:
-    def call() -> None:
-        with torch.inference_mode():
-            for function, arguments in steps:
-                function(*arguments)
-
-    return call
+        return call

@@ -180,25 +180,33 @@ def block_cases(model: str, batches: Sequence[int], dtypes: Sequence[str]) -> li
 class BlockContest:
     """One block with everybody who computes it made ready; outputs and maps between kernels are given."""
 
-    def __init__(self, case: BlockCase) -> None:
-        self.case = case
-        self.arguments = case.arguments()
+    def __init__(self, case: BlockCase, device: str = "cpu") -> None:
+        self.case, self.device = case, device
+        self.arguments = case.arguments(device)
         row = OPERATORS["mbconv"]
         (self.output,) = allocate(row, *check(row, "", self.arguments))
-        self._calls = BlockCalls(self.arguments, self.output, BACKEND)
+        self._rows = torch.tensor(sorted({0, case.batch - 1}))
+        self._expectation = Expectation.of("mbconv", images_of("mbconv", self.arguments, self._rows))
 
     def prepare(self, peer: str, row: dict[str, object]) -> Callable[[], object]:
         """What `peer` runs, called once; `row` gets its verdict."""
         if peer in STOCK:
             row["status"] = OK
-            return self._stock(compiled=peer == "compiled")
-        call = self._three_kernels() if peer == "three-kernels" else self._one_kernel()
-        self._judge(call, row)
+            return self._stock(peer)
+        calls = BlockCalls(self.arguments, self.output, BACKEND)
+        call = calls.three_kernels() if peer == "three-kernels" else calls.whole()
+        self.judge(call, row)
         return call
 
-    def _stock(self, *, compiled: bool) -> Callable[[], object]:
+    def judge(self, call: Callable[[], Tensor], row: dict[str, object]) -> None:
+        """The numerics contract of the block on the first and the last image of the batch that is timed."""
+        self.output.fill_(float("nan"))
+        y = call()
+        judge(self._expectation.compare(y[self._rows.to(y.device)]), row)
+
+    def _stock(self, peer: str) -> Callable[[], object]:
         module, x = UnfusedBlock(self.arguments).eval(), self.arguments[0]
-        if compiled:
+        if peer == "compiled":
             return compiled_call(module, [x], None)
 
         def call() -> Tensor:
@@ -207,20 +215,6 @@ class BlockContest:
 
         call()
         return call
-
-    def _one_kernel(self) -> Callable[[], None]:
-        return self._calls.whole()
-
-    def _three_kernels(self) -> Callable[[], None]:
-        return self._calls.three_kernels()
-
-    def _judge(self, call: Callable[[], object], row: dict[str, object]) -> None:
-        """The numerics contract of the block on the first and the last image of the batch that is timed."""
-        self.output.fill_(float("nan"))
-        call()
-        rows = torch.tensor(sorted({0, self.case.batch - 1}))
-        expectation = Expectation.of("mbconv", images_of("mbconv", self.arguments, rows))
-        judge(expectation.compare(self.output[rows]), row)
 
 
 class BlockRunner(ContestRunner):

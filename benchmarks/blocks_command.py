@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 
 from benchmarks import block_tables, blocks
+from benchmarks.allocator import settle_allocator
 from benchmarks.cases import describe_model, parse_dtypes, parse_numbers
 from benchmarks.console import FOLDER, LOCAL, SECONDS, new_console, run_sweep, shown_path, usage
 from benchmarks.contest import Job, rows_text
@@ -65,7 +66,8 @@ def blocks_command(
     # Measured, so not among the settings, which a resumed run must share.
     environment = {**describe(), "peaks": asdict(peaks) if peaks else None}
     command = f"python -m benchmarks blocks {options}"
-    fresh = Results("blocks", environment, settings.record(), command)
+    noted = {**settings.record(), "allocator": settle_allocator()}
+    fresh = Results("blocks", environment, noted, command)
     console, path = new_console(), out / f"blocks-{model}.json"
     reporter = Reporter(console, title=blocks.case_title, text=rows_text)
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from benchmarks import operator_tables, operators, readme
 from benchmarks import photos as photographs
+from benchmarks.allocator import settle_allocator
 from benchmarks.blocks_command import blocks_command
 from benchmarks.cases import describe_model, parse_dtypes, parse_numbers
 from benchmarks.console import (
@@ -178,7 +179,7 @@ def ops_command(
     fresh = Results(
         "operators",
         describe(device=device),
-        settings.record(),
+        {**settings.record(), "allocator": settle_allocator()},
         " ".join(["python -m benchmarks ops", *filter(None, options)]),
     )
     console, path = new_console(), (out or LOCAL) / f"operators-{device}.json"

@@ -134,10 +134,7 @@ class ContestRunner(ABC):
 def put_times(summaries: Mapping[str, Summary], rows: Mapping[str, Row]) -> None:
     """Write the columns of the timing into the row of each peer."""
     for peer, summary in summaries.items():
-        columns = time_columns(summary, rows[peer]["batch"])
-        # A layer of one image takes microseconds.
-        columns["median_ms"] = round(summary.median * 1e3, 6)
-        rows[peer].update(columns)
+        rows[peer].update(time_columns(summary, rows[peer]["batch"]))
 
 
 def _sentence(error: Exception) -> str:

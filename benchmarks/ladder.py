@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.block_calls import BlockCalls
-from benchmarks.blocks import BlockCase, mbconv_blocks, named_block
+from benchmarks.blocks import BlockCase, BlockContest, mbconv_blocks, named_block
 from benchmarks.cases import DTYPES
-from benchmarks.contest import ContestRunner, Job, Row, judge, put_times
+from benchmarks.contest import ContestRunner, Job, Row, put_times
 from benchmarks.ladder_bytes import rung_bytes
 from benchmarks.ladder_floor import Limits, floor
-from benchmarks.layers import images_of
 from benchmarks.operators import COMPILE_MODES, cudnn
 from benchmarks.peers import PEERS
 from benchmarks.progress import Reporter
@@ -29,10 +28,6 @@ from effnet_fast import backends
 from effnet_fast.measure import Candidate, summarize
 from effnet_fast.measure.timing import MIN_ROUNDS
 from effnet_fast.ops.expand_weights import has_layout
-from effnet_fast.ops.geometry import allocate
-from effnet_fast.ops.schemas import OPERATORS
-from effnet_fast.ops.validation import check
-from effnet_fast.testing import Expectation
 
 #: Name -> label of every rung, from the bottom up; the first three are stock PyTorch's.
 RUNGS = {
@@ -116,15 +111,8 @@ def backend_of(rung: str, device: str) -> str:
     return "triton" if missing and rung == "convolutions" and device == "cuda" else device
 
 
-class LadderContest:
-    """One block with its rungs made ready, one after the other."""
-
-    def __init__(self, case: BlockCase, device: str) -> None:
-        self.case, self.device = case, device
-        self.arguments = case.arguments(device)
-        (self.output,) = allocate(OPERATORS["mbconv"], *check(OPERATORS["mbconv"], "", self.arguments))
-        self._rows = torch.tensor(sorted({0, case.batch - 1}))
-        self._expectation = Expectation.of("mbconv", images_of("mbconv", self.arguments, self._rows))
+class LadderContest(BlockContest):
+    """One block with its rungs made ready, one after the other; stock PyTorch's are judged, too."""
 
     def prepare(self, peer: str, row: Row) -> Callable[[], object]:
         """What the rung `peer` runs, called once; `row` gets its verdict, or why there is no such rung."""
@@ -133,7 +121,7 @@ class LadderContest:
             row.update(status=UNAVAILABLE, reason=reason)
             return lambda: None
         call = self._stock(peer) if peer in STOCK else self._ours(peer)
-        self._judge(call, row)
+        self.judge(call, row)
         return call
 
     def _stock(self, peer: str) -> Callable[[], Tensor]:
@@ -153,25 +141,13 @@ class LadderContest:
 
     def _ours(self, peer: str) -> Callable[[], Tensor]:
         calls = BlockCalls(self.arguments, self.output, backend_of(peer, self.device))
-        run = {
+        return {
             "convolutions": calls.convolutions,
             "three-triton": calls.three_kernels,
             "three-native": calls.three_kernels,
             "expansion-fused": calls.expansion_fused,
             "whole": calls.whole,
         }[peer]()
-
-        def call() -> Tensor:
-            run()
-            return self.output
-
-        return call
-
-    def _judge(self, call: Callable[[], Tensor], row: Row) -> None:
-        """The numerics contract of the block on the first and the last image of the batch that is timed."""
-        self.output.fill_(float("nan"))
-        y = call()
-        judge(self._expectation.compare(y[self._rows.to(y.device)]), row)
 
 
 class LadderRunner(ContestRunner):
@@ -220,16 +196,16 @@ class LadderRunner(ContestRunner):
         jobs: Sequence[Job],
         results: Results,
         save: Callable[[], None],
-        *,
-        deadline_seconds: float | None = None,
+        **limits: float | None,
     ) -> int:
         """As every runner; an interrupt goes on after the rows of its job are saved."""
-        left_out = 0
-        for job in jobs:
-            left_out += super().run([job], results, save, deadline_seconds=deadline_seconds)
+
+        def save_and_go_on() -> None:
+            save()
             if self._interrupted:
                 raise KeyboardInterrupt
-        return left_out
+
+        return super().run(jobs, results, save_and_go_on, **limits)
 
 
 class _Noted:

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from benchmarks import ladder, ladder_floor, ladder_plots, ladder_tables
-from benchmarks.allocator import keep_freed_memory
+from benchmarks.allocator import settle_allocator
 from benchmarks.cases import describe_model, parse_dtypes, parse_numbers
 from benchmarks.console import new_console, result_path, run_sweep, shown_path, usage
 from benchmarks.contest import Job, rows_text
@@ -62,12 +62,10 @@ def run_ladder(
     ]  # fmt: skip
     kind = f"ladder-{model}-{case.name}-{images}-{storage}"
     console, path = new_console(), result_path(kind, device, full=full, out=out)
-    # Stock PyTorch at its best: a block's maps are as large as those that the allocator gives back.
-    allocator = "keeps freed memory" if keep_freed_memory() else "as it comes"
     fresh = Results(
         "ladder",
         describe(device=device),
-        {**settings.record(), "allocator": allocator},
+        {**settings.record(), "allocator": settle_allocator()},
         " ".join(["python -m benchmarks ops --ladder", *filter(None, options)]),
     )
 

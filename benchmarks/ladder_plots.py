@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from benchmarks.ladder_tables import rungs_of, title, why_not
+from benchmarks.plots import write_picture
 from benchmarks.results import Results
 from benchmarks.rows import OK
 
@@ -64,12 +65,7 @@ def plot_ladder(results: Results, path: Path) -> bool:
     axes.set_xlabel("microseconds an image, median of rounds, with 20th and 80th percentile")
     axes.set_title(title(results, "\n"), fontsize=10, loc="left", pad=18)
     axes.spines[["top", "right"]].set_visible(False)
-    environment = results.environment
-    software = f"torch {environment['libraries']['torch']}, {environment['date']}"
-    figure.supxlabel(software, fontsize=8, color="#5f6b7a")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-    pyplot.close(figure)
+    write_picture(figure, path, results, place=False)
     return True
 
 

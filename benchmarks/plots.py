@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.results import Results
-from benchmarks.tables import labels_of, machine_text, shown_rows, speed
+from benchmarks.tables import labels_of, place_text, shown_rows, speed
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: Colour, marker and line of each peer: greys and cool colours for what exists, one warm colour for this
 #: project. Told apart by marker and dash as well, for readers who do not see the colours.
@@ -119,15 +123,21 @@ def plot_models(results: Results, path: Path) -> bool:
         ncols=len(shown),
         frameon=False,
     )
+    write_picture(figure, path, results)
+    return True
+
+
+def write_picture(figure: Figure, path: Path, results: Results, *, place: bool = True) -> None:
+    """Write `figure` to `path`; below it with what it was measured, and, unless the title says so, where."""
+    from matplotlib import pyplot
+
     environment = results.environment
-    where = f"{environment['cpu']}, {environment['isa']}, {environment['threads']} threads"
-    where = machine_text(environment) if environment.get("device") == "cuda" else where
     software = f"torch {environment['libraries']['torch']}, {environment['date']}"
-    figure.supxlabel(f"{where}, {software}", fontsize=8, color="#5f6b7a")
+    footer = f"{place_text(environment)}, {software}" if place else software
+    figure.supxlabel(footer, fontsize=8, color="#5f6b7a")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
-    return True
 
 
 def _asked_batch(row: dict[str, object]) -> int:

@@ -249,7 +249,15 @@ def _loop(code: Code, outputs: int, copies: float) -> dict[str, object]:
     }
 
 
-_FUSED = re.compile(r"ExpandDepthwiseTraits<\w+, \d, \d, (\d+), (\d+), ")
+_FUSED = re.compile(r"ExpandDepthwiseTraits<\w+, (\d), (\d), (\d+), (\d+), ")
+
+
+def fused_shape(kernel: str) -> tuple[int, ...] | None:
+    """Kernel size, stride, channels at a time and rows of an item of an `expand_depthwise` kernel; None for
+    any other.
+    """
+    found = _FUSED.search(kernel)
+    return found and tuple(map(int, found.groups()))
 
 
 def fused_slots(code: Code, kernel: str) -> dict[str, float] | None:
@@ -259,10 +267,10 @@ def fused_slots(code: Code, kernel: str) -> dict[str, float] | None:
     the depthwise convolution's, of tiles with every row and of others. `per_value`: of the expansion from 24
     channels (two products of 16 for 8 values a row, 4 in each lane). `per_output`: of a whole tile.
     """
-    shape = _FUSED.search(kernel)
+    shape = fused_shape(kernel)
     if shape is None:
         return None
-    chunk, rows = map(int, shape.groups())
+    _, _, chunk, rows = shape
     loops = [loop for loop in code.innermost_loops() if loop.families["HMMA"]]
     expansions = [
         len(loop) for loop in loops if not loop.families["STG"] and loop.families["HMMA"] == 2 * chunk // 8

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from itertools import groupby
 
-from benchmarks.resources.cuda import MULTIPROCESSORS
+from benchmarks.resources.cuda import MULTIPROCESSORS, fused_shape
 from benchmarks.resources.cuda_rules import Row, depthwise_shape, is_silu
 from benchmarks.resources.report import Report
 
 
 def markdown(report: Report) -> str:
-    """Two tables: every operator on every device, and the inner loop of the depthwise kernels."""
+    """Three tables: every operator on every device, and the inner loops of depthwise and of fused kernels."""
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     lines = [
         "# What the CUDA C++ kernels take",
@@ -73,16 +72,14 @@ def _fused_lines(report: Report) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        kernel, stride, chunk, rows_ = _FUSED.search(row["kernel"]).groups()
+        kernel, stride, chunk, item_rows = fused_shape(row["kernel"])
         slots = row["fused"]
         lines.append(
-            f"| {row['device']} | {row['storage']} | {kernel}x{kernel} | {stride} | {chunk} | {rows_} "
+            f"| {row['device']} | {row['storage']} | {kernel}x{kernel} | {stride} | {chunk} | {item_rows} "
             f"| {row['registers']} | {slots['per_value']:.2f} | {slots['per_output']:.1f} |"
         )
     return lines
 
-
-_FUSED = re.compile(r"ExpandDepthwiseTraits<\w+, (\d), (\d), (\d+), (\d+), ")
 
 _SHAPES = [(k, s) for k in (3, 5, 7) for s in (1, 2)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from benchmarks.resources.cuda import MULTIPROCESSORS, RESERVED_SHARED_BYTES
+from benchmarks.resources.cuda import MULTIPROCESSORS, RESERVED_SHARED_BYTES, fused_shape
 
 Row = Mapping[str, object]
 
@@ -34,7 +34,6 @@ TARGET_DEVICE = "sm_90"
 MOST_EXPAND_SLOTS = {48: 3.6, 32: 3.7, 16: 4.3}
 MOST_FUSED_SLOTS = {(3, 7): 9.0, (3, 4): 10.0, (5, 7): 13.0, (5, 4): 16.0}
 
-_FUSED = re.compile(r"ExpandDepthwiseTraits<\w+, (\d), \d, (\d+), (\d+), ")
 _DEPTHWISE = re.compile(r"DepthwiseConvTraits<\w+, (\d), (\d), ")
 #: The first flag in the traits of every operator: compiled for SiLU alone, on halved weights.
 _SILU = re.compile(r"Traits<(?:half|bfloat16)(?:, \d+)*(?:, MatrixTile<[^>]*>)?, true")
@@ -70,7 +69,7 @@ def _broken_by(row: Row) -> Iterable[str]:
 
 def _broken_phases(row: Row) -> Iterable[str]:
     value, output = row["fused"]["per_value"], row["fused"]["per_output"]
-    kernel, chunk, rows = map(int, _FUSED.search(row["kernel"]).groups())
+    kernel, _, chunk, rows = fused_shape(row["kernel"])
     if value > MOST_EXPAND_SLOTS[chunk]:
         yield f"{value} instructions for an expanded value, allowed: {MOST_EXPAND_SLOTS[chunk]:g}"
     most = MOST_FUSED_SLOTS[kernel, rows]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import allocator
 from benchmarks import runner as runner_module
 from benchmarks.cases import Case
 from benchmarks.process import PeerError
@@ -103,6 +104,12 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def allocator_as_it_is(monkeypatch: pytest.MonkeyPatch):
+    """What glibc is told holds for the rest of a process, and other tests measure memory in this one."""
+    monkeypatch.setattr(allocator, "keep_freed_memory", lambda: True)
 
 
 @pytest.fixture

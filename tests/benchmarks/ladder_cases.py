@@ -1,6 +1,11 @@
-"""What the tests of the ladder share: a small block, limits in round numbers, rows of a finished ladder."""
+"""What the tests of the ladder share: a small block, limits in round numbers, rows of a finished ladder, a
+form that is wrong.
+"""
+
+import pytest
 
 from benchmarks import ladder
+from benchmarks.block_calls import BlockCalls
 from benchmarks.blocks import BlockCase
 from benchmarks.ladder import RUNGS, ladder_case
 from benchmarks.ladder_bytes import rung_bytes
@@ -28,6 +33,23 @@ LADDER = dict(eager=400.0, folded=200.0, three_triton="unavailable", three_nativ
 def small_case(dtype: str = "float32", model: str = B0, name: str = "stages.3.1") -> BlockCase:
     """A block at 14 x 14, two images."""
     return ladder_case(model, name, 2, dtype)
+
+
+def make_wrong(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The method `form` of `BlockCalls` computes the last image of a batch wrong, and that one alone."""
+    original = getattr(BlockCalls, form)
+
+    def wrong(calls):
+        right = original(calls)
+
+        def call():
+            y = right()
+            y[-1] *= 1.01
+            return y
+
+        return call
+
+    monkeypatch.setattr(BlockCalls, form, wrong)
 
 
 def results_of(rows: list[dict]) -> Results:

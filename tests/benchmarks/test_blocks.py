@@ -8,8 +8,9 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from benchmarks import blocks
+from benchmarks.block_calls import BlockCalls
 from benchmarks.block_tables import blocks_table, notes, summed
-from benchmarks.blocks import BlockCase, BlockContest, BlockRunner, block_cases, distinct_blocks, new_row
+from benchmarks.blocks import BlockCase, BlockRunner, block_cases, distinct_blocks, new_row
 from benchmarks.commands import main
 from benchmarks.contest import Job, rows_text
 from benchmarks.ideal import ideal_seconds
@@ -21,6 +22,7 @@ from effnet_fast.measure import Peaks
 from effnet_fast.models import create_model, macs_by_kind
 from effnet_fast.ops import reference
 from effnet_fast.testing import make_args
+from tests.benchmarks.ladder_cases import make_wrong
 
 SETTINGS = Settings(rounds=3, min_seconds=0.0, budget_seconds=5.0)
 PEAKS = Peaks(fma_macs=1e9, dot_macs=2e9, silu=1e8)
@@ -107,18 +109,7 @@ def test_both_of_our_forms_compute_the_block_at_both_ends_of_lite0(name):
 
 
 def test_a_wrong_kernel_has_no_time(monkeypatch):
-    original = BlockContest._one_kernel
-
-    def wrong(contest):
-        right = original(contest)
-
-        def call():
-            right()
-            contest.output[-1] *= 1.01  # the last image alone
-
-        return call
-
-    monkeypatch.setattr(BlockContest, "_one_kernel", wrong)
+    make_wrong("whole", monkeypatch)
     rows = run(small_case())
     assert {peer: row["status"] for peer, row in rows.items()} == dict.fromkeys(PEERS, "ok") | {
         "mbconv": "FAIL"
@@ -128,10 +119,10 @@ def test_a_wrong_kernel_has_no_time(monkeypatch):
 
 
 def test_whoever_breaks_off_says_why(monkeypatch):
-    def broken(contest):
+    def broken(calls):
         raise RuntimeError("no such kernel\nand more")
 
-    monkeypatch.setattr(BlockContest, "_three_kernels", broken)
+    monkeypatch.setattr(BlockCalls, "three_kernels", broken)
     rows = run(small_case())
     assert (rows["three-kernels"]["status"], rows["mbconv"]["status"]) == ("error", "ok")
     assert rows["three-kernels"]["reason"] == "RuntimeError: no such kernel"
@@ -208,8 +199,9 @@ def test_the_command_writes_and_resumes(tmp_path, monkeypatch):
     done = CliRunner().invoke(main, options)
     assert done.exit_code == 0, done.output
     assert "all blocks" in done.output
-    rows = load(tmp_path / f"blocks-{B0}.json", kind="blocks").rows
-    assert [row["peer"] for row in rows] == list(PEERS) * 2
+    results = load(tmp_path / f"blocks-{B0}.json", kind="blocks")
+    assert [row["peer"] for row in results.rows] == list(PEERS) * 2
+    assert results.settings["allocator"] == "keeps freed memory"
     again = CliRunner().invoke(main, [*options, "--resume"])
     assert again.exit_code == 0, again.output
     assert "2 of 2 cases are in" in again.output

@@ -8,7 +8,6 @@ import torch
 from rich.console import Console
 
 from benchmarks import ladder
-from benchmarks.block_calls import BlockCalls
 from benchmarks.blocks import BlockCase, distinct_blocks, mbconv_blocks, named_block
 from benchmarks.contest import Job, rows_text
 from benchmarks.ladder import RUNGS, LadderRunner, absent, costliest_block, ladder_case
@@ -28,6 +27,7 @@ from tests.benchmarks.ladder_cases import (
     LIMITS,
     PEAKS,
     WITHOUT_COMPILED,
+    make_wrong,
     results_of,
     small_case,
 )  # fmt: skip
@@ -83,18 +83,7 @@ WRONG = {
 
 @pytest.mark.parametrize("rung", WRONG)
 def test_a_wrong_kernel_fails_and_has_no_time(rung, monkeypatch):
-    original = getattr(BlockCalls, WRONG[rung])
-
-    def wrong(calls):
-        right = original(calls)
-
-        def call():
-            right()
-            calls._output[-1] *= 1.01  # the last image alone
-
-        return call
-
-    monkeypatch.setattr(BlockCalls, WRONG[rung], wrong)
+    make_wrong(WRONG[rung], monkeypatch)
     rows = run(small_case())
     assert statuses(rows) == dict.fromkeys(CPU_RUNGS, "ok") | {"three-triton": "unavailable", rung: "FAIL"}
     (row,) = (row for row in rows if row["peer"] == rung)

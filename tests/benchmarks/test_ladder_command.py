@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from PIL import Image
 from rich.console import Console
 
-from benchmarks import commands, contest, ladder_command, ladder_floor, readme
+from benchmarks import allocator, commands, contest, ladder_floor, readme
 from benchmarks.block_calls import BlockCalls
 from benchmarks.commands import main
 from benchmarks.ladder_floor import floor
@@ -67,8 +67,7 @@ def test_the_table_has_every_rung_and_the_floor():
 
 @pytest.fixture
 def quick(monkeypatch):
-    """The command on a small block, with limits that take no time; the allocator stays as it is."""
-    monkeypatch.setattr(ladder_command, "keep_freed_memory", lambda: True)
+    """The command on a small block, with limits that take no time."""
     monkeypatch.setattr(ladder_floor, "measure_limits", lambda device, dtype: LIMITS)
 
 
@@ -123,6 +122,11 @@ print(faults(10), keep_freed_memory(), faults(10) and faults(10))
     before, kept, after = done.stdout.split()
     assert kept == "True"
     assert 100 * int(after) < int(before)
+
+
+def test_an_allocator_that_cannot_be_told_is_named(monkeypatch):
+    monkeypatch.setattr(allocator, "keep_freed_memory", lambda: False)
+    assert allocator.settle_allocator() == "as it comes"
 
 
 @pytest.mark.parametrize(("after", "kept"), [(20, True), (10, False)])

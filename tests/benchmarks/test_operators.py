@@ -194,7 +194,9 @@ def test_the_command_writes_resumes_and_stops(tmp_path):
     done = invoke(*options)
     assert done.exit_code == 0, done.output
     assert "vs stock" in done.output
-    rows = load(tmp_path / "operators-cpu.json", kind="operators").rows
+    results = load(tmp_path / "operators-cpu.json", kind="operators")
+    rows = results.rows
+    assert results.settings["allocator"] == "keeps freed memory"
     assert [(row["batch"], row["peer"]) for row in rows] == [
         (1, "cpu"),
         (1, "eager"),

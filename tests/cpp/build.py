@@ -85,6 +85,17 @@ def aarch64() -> Target:
 
 TARGETS = {"native": native, "aarch64": aarch64}
 
+NO_EMULATOR = "no emulator: install the Debian package qemu-user-static"
+
+
+def lacking(name: str) -> str:
+    """Why the tests of a target cannot be built and run on this machine; empty where they can."""
+    try:
+        target = TARGETS[name]()
+    except RuntimeError as error:
+        return str(error)
+    return NO_EMULATOR if target.emulator is None else ""
+
 
 def _silent(line: str) -> None:
     pass

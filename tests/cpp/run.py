@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from tests.cpp.build import KERNELS, TARGETS, Target, build
+from tests.cpp.build import KERNELS, NO_EMULATOR, TARGETS, Target, build
 
 
 def run(program: Path, target: Target) -> subprocess.CompletedProcess[str]:
@@ -32,7 +32,7 @@ def _report(kernel: str, target: Target) -> tuple[int, int]:
     """Build and run one test, show its line; what it passed and failed, a crash being one failure."""
     program = build(kernel, target, lambda line: click.echo(f"  {line}", err=True))
     if target.emulator is None:
-        click.echo(f"{kernel:22} built for {target.name}, not run: no emulator (Debian: qemu-user-static)")
+        click.echo(f"{kernel:22} built for {target.name}, not run: {NO_EMULATOR}")
         return 0, 0
     start = time.perf_counter()
     finished = run(program, target)
