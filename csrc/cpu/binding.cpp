@@ -72,10 +72,17 @@ Weight::Weight(const OptionalTensor& t, const char* name, int64_t elements) {
   if (t.has_value()) *this = Weight(*t, name, elements);
 }
 
-Tensor pack_tensor(const PackRequest& request, const Tensor& like) {
-  const int64_t bytes = packed_layout(request).bytes;
+Tensor pack_tensor(const PackRequest& request, const Tensor& like) { return pack_parts({request}, like); }
+
+Tensor pack_parts(const std::vector<PackRequest>& parts, const Tensor& like) {
+  int64_t bytes = 0;
+  for (const PackRequest& part : parts) bytes += packed_layout(part).bytes;
   Tensor block = torch::stable::new_empty(like, {bytes}, ScalarType::Byte);
-  pack(request, block.mutable_data_ptr());
+  char* at = static_cast<char*>(block.mutable_data_ptr());
+  for (const PackRequest& part : parts) {
+    pack(part, at);
+    at += packed_layout(part).bytes;
+  }
   return block;
 }
 

@@ -47,6 +47,8 @@ struct Weight {
 };
 
 Tensor pack_tensor(const PackRequest& request, const Tensor& like);
+// The blocks of an operator's parts, one behind the other.
+Tensor pack_parts(const std::vector<PackRequest>& parts, const Tensor& like);
 
 // The header of a packed tensor, checked: magic, size, kind and the shape that the call expects of it.
 const PackedHeader* unpack(const Tensor& packed, PackedKind kind, int64_t in_channels, int64_t out_channels,

@@ -124,7 +124,6 @@ struct RowSplit {
       for (int rest : kDepthwiseTiles) {
         if (rest >= width - in_tiles && width > in_tiles) smallest = rest;
       }
-      if (width > in_tiles && !smallest) continue;
       if (!computed || in_tiles + smallest < computed) {
         tile = candidate, rest_tile = smallest, whole = in_tiles, computed = in_tiles + smallest;
       }

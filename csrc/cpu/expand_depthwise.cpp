@@ -11,13 +11,7 @@ Tensor pack_expand_depthwise(Tensor w_expand, OptionalTensor b_expand, Tensor w_
   Weight expand_holders[2], depthwise_holders[2];
   const PackRequest expand = matrix_request(w_expand, b_expand, isa, PackedKind::kMatrix, expand_holders);
   const PackRequest depthwise = depthwise_request(w_dw, b_dw, isa, depthwise_holders);
-  const int64_t expand_bytes = packed_layout(expand).bytes;
-  Tensor block = torch::stable::new_empty(w_expand, {expand_bytes + packed_layout(depthwise).bytes},
-                                          torch::headeronly::ScalarType::Byte);
-  char* bytes = static_cast<char*>(block.mutable_data_ptr());
-  pack(expand, bytes);
-  pack(depthwise, bytes + expand_bytes);
-  return block;
+  return pack_parts({expand, depthwise}, w_expand);
 }
 
 void convolve(const Tensor& y, float* sums, const Tensor& x, const ExpandDepthwisePacked& packed, const ConvGeometry& g,

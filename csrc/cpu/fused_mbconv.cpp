@@ -18,12 +18,7 @@ Tensor pack_fused_mbconv(Tensor w_expand, OptionalTensor b_expand, Tensor w_proj
   STD_TORCH_CHECK(expand.out_channels == project.in_channels,
                   "w_expand and w_project disagree about the expanded channels: ", expand.out_channels, ", ",
                   project.in_channels);
-  const int64_t expand_bytes = packed_layout(expand).bytes;
-  Tensor block = torch::stable::new_empty(w_expand, {expand_bytes + packed_layout(project).bytes}, ScalarType::Byte);
-  char* bytes = static_cast<char*>(block.mutable_data_ptr());
-  pack(expand, bytes);
-  pack(project, bytes + expand_bytes);
-  return block;
+  return pack_parts({expand, project}, w_expand);
 }
 
 void packed_into(Tensor y, Tensor x, Tensor packed, int64_t expanded, int64_t out_channels, int64_t kernel,

@@ -1,13 +1,11 @@
 // Activations and gates on one vector. Included inside an instruction set's namespace.
 
-// 2^f on [kFractionFrom, kFractionFrom + 1] by minimax polynomials, as short as the storage type allows:
-//   float32, float16   degree 6, 1.9e-9: lost in float32's rounding. (Degree 5, 7.5e-8, would do for one value; its
-//   error
-//                      has one sign over whole ranges, though, which adds up over fifty layers: it doubled the error of
-//                      B0's float32 logits.) AVX-512 has a table instead: see vec_avx512.h
-//   bfloat16           degree 3, 7.5e-5, a twenty-sixth of half a unit of the result; 14 to 16e9 SiLU a second of a Zen
-//   5
-//                      core
+// 2^f on [kFractionFrom, kFractionFrom + 1] by minimax polynomials, as short as the storage type allows.
+//
+// float32 and float16: degree 6, 1.9e-9, which is lost in float32's rounding. Degree 5, 7.5e-8, would do for one value,
+// but its error has one sign over whole ranges, which adds up over fifty layers: it doubled the error of B0's float32
+// logits. AVX-512 has a table instead: see vec_avx512.h.
+// bfloat16: degree 3, 7.5e-5, a twenty-sixth of half a unit of the result.
 inline constexpr float kExp2AroundZero[] = {1.0f,
                                             6.9314720574e-01f,
                                             2.4022646891e-01f,

@@ -28,15 +28,7 @@ Tensor pack_mbconv(OptionalTensor w_expand, OptionalTensor b_expand, Tensor w_dw
   STD_TORCH_CHECK(parts.back().in_channels == channels && (!w_expand || parts.front().out_channels == channels),
                   "w_expand, w_dw and w_project disagree about the expanded channels: ", parts.front().out_channels,
                   ", ", channels, ", ", parts.back().in_channels);
-  int64_t bytes = 0;
-  for (const PackRequest& part : parts) bytes += packed_layout(part).bytes;
-  Tensor block = torch::stable::new_empty(w_dw, {bytes}, ScalarType::Byte);
-  char* at = static_cast<char*>(block.mutable_data_ptr());
-  for (const PackRequest& part : parts) {
-    pack(part, at);
-    at += packed_layout(part).bytes;
-  }
-  return block;
+  return pack_parts(parts, w_dw);
 }
 
 void packed_into(Tensor y, Tensor x, Tensor packed, int64_t expanded, int64_t out_channels, int64_t kernel,

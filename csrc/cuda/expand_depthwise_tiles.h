@@ -58,8 +58,8 @@ struct ExpandDepthwisePlan {
 };
 
 // Clock cycles of a multiprocessor. Rates: four instructions, 16 special functions and 128 bytes of shared memory a
-// cycle, and 62 % of the tensor cores' 2048 multiply-adds, which is what mma.sync reaches on an H100 (DESIGN.md); an
-// mma of 8 instead of 16 counts half. Each is divided by what a good kernel makes of it.
+// cycle, and 62 % of the tensor cores' 2048 multiply-adds, which mma.sync is said to reach on an H100 (published, not
+// measured here); an mma of 8 instead of 16 counts half. Each is divided by what a good kernel would make of it.
 struct ExpandDepthwiseCycles {
   double issue = 0, special = 0, tensor = 0, shared = 0;
 

@@ -1,22 +1,13 @@
 #include "../cuda/depthwise_conv_gate_launch.h"
 #include "counter.h"
+#include "geometry.h"
 #include "operators.h"
 
 namespace effnet_fast::emulation {
 
 static cuda::DepthwiseConvCall shape_of(Arguments& arguments) {
   cuda::DepthwiseConvCall call{};
-  ConvGeometry& g = call.geometry;
-  g.n = arguments.integer("n");
-  g.c = arguments.integer("c");
-  g.h = arguments.integer("h");
-  g.w = arguments.integer("w");
-  g.kernel = arguments.integer("kernel");
-  g.stride = arguments.integer("stride");
-  g.top = arguments.integer("top");
-  g.left = arguments.integer("left");
-  g.bottom = arguments.integer("bottom");
-  g.right = arguments.integer("right");
+  call.geometry = geometry_of(arguments);
   call.multiprocessors = arguments.integer("multiprocessors");
   return call;
 }

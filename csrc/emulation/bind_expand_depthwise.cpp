@@ -2,17 +2,7 @@
 
 namespace effnet_fast::emulation {
 
-// "stmatrix": whether the GPU has it. A call that the fused kernel does not take is an error here.
-static const Operator kBound("expand_depthwise", [](Arguments& arguments, Launcher& launcher) {
-  const cuda::ExpandDepthwiseCall call = expand_depthwise_call(arguments);
-  const cuda::ExpandDepthwisePlan plan = expand_depthwise_plan(arguments, call, true);
-  if (plan.variant < 0) throw std::invalid_argument("the fused kernel does not take this call");
-  g_stmatrix = arguments.integer("stmatrix") != 0;
-  if (arguments.dtype("dtype") == DType::kFloat16)
-    cuda::launch_expand_depthwise<cuda::half>(call, plan, launcher);
-  else
-    cuda::launch_expand_depthwise<cuda::bfloat16>(call, plan, launcher);
-});
+static const Operator kBound("expand_depthwise", launch_fused_expand_depthwise<true>);
 
 // Without tensors but the output "plan": what a call of 16-bit maps would be given.
 static const Operator kPlan("expand_depthwise_plan", [](Arguments& arguments, Launcher&) {
@@ -20,7 +10,7 @@ static const Operator kPlan("expand_depthwise_plan", [](Arguments& arguments, La
   call.shape = expand_depthwise_shape(arguments);
   call.expand_activation = parse_activation(arguments.text("expand_activation"));
   call.activation = parse_activation(arguments.text("activation"));
-  const cuda::ExpandDepthwisePlan p = expand_depthwise_plan(arguments, call, true);
+  const cuda::ExpandDepthwisePlan p = expand_depthwise_plan(arguments, call);
   const cuda::ExpandDepthwiseVariant v =
       p.variant < 0 ? cuda::ExpandDepthwiseVariant{} : cuda::kExpandDepthwiseVariants[p.variant];
   auto* out = static_cast<double*>(arguments.tensors.at("plan").data);

@@ -2,23 +2,14 @@
 #pragma once
 
 #include "../cuda/expand_depthwise_launch.h"
+#include "geometry.h"
 #include "operators.h"
 
 namespace effnet_fast::emulation {
 
 inline cuda::ExpandDepthwiseShape expand_depthwise_shape(Arguments& arguments) {
   cuda::ExpandDepthwiseShape shape;
-  ConvGeometry& g = shape.geometry;
-  g.n = arguments.integer("n");
-  g.c = arguments.integer("m");
-  g.h = arguments.integer("h");
-  g.w = arguments.integer("w");
-  g.kernel = arguments.integer("kernel");
-  g.stride = arguments.integer("stride");
-  g.top = arguments.integer("top");
-  g.left = arguments.integer("left");
-  g.bottom = arguments.integer("bottom");
-  g.right = arguments.integer("right");
+  shape.geometry = geometry_of(arguments, "m");
   shape.in_channels = arguments.integer("c");
   shape.sums = arguments.integer("pool");
   shape.multiprocessors = arguments.integer("multiprocessors");
@@ -41,13 +32,25 @@ inline cuda::ExpandDepthwiseCall expand_depthwise_call(Arguments& arguments) {
   return call;
 }
 
-// Of the call, or, with a variant, the tiles asked for: `bands` bands by `columns` columns.
-inline cuda::ExpandDepthwisePlan expand_depthwise_plan(Arguments& arguments, const cuda::ExpandDepthwiseCall& call,
-                                                       bool sixteen_bits) {
+// Of a call of 16-bit maps, or, with a variant, the tiles asked for: `bands` bands by `columns` columns.
+inline cuda::ExpandDepthwisePlan expand_depthwise_plan(Arguments& arguments, const cuda::ExpandDepthwiseCall& call) {
   const int64_t variant = arguments.integer("variant");
-  if (variant < 0) return cuda::plan_expand_depthwise(call, sixteen_bits);
+  if (variant < 0) return cuda::plan_expand_depthwise(call, /*sixteen_bits=*/true);
   return cuda::expand_depthwise_plan(call.shape, static_cast<int>(variant), arguments.integer("bands"),
                                      arguments.integer("columns"));
+}
+
+// "stmatrix": whether the GPU has it. A call that the fused kernel does not take is an error here.
+template <bool kTensorTaps>
+void launch_fused_expand_depthwise(Arguments& arguments, Launcher& launcher) {
+  const cuda::ExpandDepthwiseCall call = expand_depthwise_call(arguments);
+  const cuda::ExpandDepthwisePlan plan = expand_depthwise_plan(arguments, call);
+  if (plan.variant < 0) throw std::invalid_argument("the fused kernel does not take this call");
+  g_stmatrix = arguments.integer("stmatrix") != 0;
+  if (arguments.dtype("dtype") == DType::kFloat16)
+    cuda::launch_expand_depthwise<cuda::half, kTensorTaps>(call, plan, launcher);
+  else
+    cuda::launch_expand_depthwise<cuda::bfloat16, kTensorTaps>(call, plan, launcher);
 }
 
 }  // namespace effnet_fast::emulation

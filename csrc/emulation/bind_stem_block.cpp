@@ -1,4 +1,5 @@
 #include "../cuda/stem_block_launch.h"
+#include "geometry.h"
 #include "operators.h"
 
 namespace effnet_fast::emulation {
@@ -6,10 +7,7 @@ namespace effnet_fast::emulation {
 // Shapes alone.
 static cuda::StemBlockCall shape(Arguments& arguments) {
   cuda::StemBlockCall call{};
-  call.stem.geometry = {arguments.integer("n"),    arguments.integer("c"),      arguments.integer("h"),
-                        arguments.integer("w"),    arguments.integer("kernel"), arguments.integer("stride"),
-                        arguments.integer("top"),  arguments.integer("left"),   arguments.integer("bottom"),
-                        arguments.integer("right")};
+  call.stem.geometry = geometry_of(arguments);
   call.stem.out_channels = arguments.integer("channels");
   call.out_channels = arguments.integer("out_channels");
   call.filter = arguments.integer("filter");
@@ -24,8 +22,14 @@ static const Operator kChoice("stem_block_is_fused", [](Arguments& arguments, La
   });
 });
 
+template <class T>
+static void launch_fused(const cuda::StemBlockCall& call, Launcher& launcher) {
+  if (!cuda::stem_block_is_fused<T>(call)) throw std::invalid_argument("the fused kernel does not take this call");
+  cuda::launch_stem_block<T>(call, launcher);
+}
+
 // With out_channels = 0 this is stem_block_sums. The parts, whose kernels have emulated operators of their own, are
-// compiled for float32 alone.
+// compiled for float32 alone: a call of 16-bit maps that they would make is an error here.
 static const Operator kBound("stem_block", [](Arguments& arguments, Launcher& launcher) {
   cuda::StemBlockCall call = shape(arguments);
   call.stem.multiprocessors = 4;
@@ -52,9 +56,9 @@ static const Operator kBound("stem_block", [](Arguments& arguments, Launcher& la
     call.filter_map = arguments.scratch<float>(g.n * g.h * g.w * g.c);
     cuda::launch_stem_block_parts<float>(call, launcher);
   } else if (dtype == DType::kFloat16) {
-    cuda::launch_stem_block<cuda::half>(call, launcher);
+    launch_fused<cuda::half>(call, launcher);
   } else {
-    cuda::launch_stem_block<cuda::bfloat16>(call, launcher);
+    launch_fused<cuda::bfloat16>(call, launcher);
   }
 });
 

@@ -1,14 +1,12 @@
 #include "../cuda/stem_conv_launch.h"
+#include "geometry.h"
 #include "operators.h"
 
 namespace effnet_fast::emulation {
 
 static const Operator kBound("stem_conv", [](Arguments& arguments, Launcher& launcher) {
   cuda::StemConvCall call;
-  call.geometry = {arguments.integer("n"),    arguments.integer("c"),      arguments.integer("h"),
-                   arguments.integer("w"),    arguments.integer("kernel"), arguments.integer("stride"),
-                   arguments.integer("top"),  arguments.integer("left"),   arguments.integer("bottom"),
-                   arguments.integer("right")};
+  call.geometry = geometry_of(arguments);
   call.out_channels = arguments.integer("out_channels");
   call.multiprocessors = arguments.integer("multiprocessors");
   call.activation = parse_activation(arguments.text("activation"));

@@ -72,20 +72,13 @@ def _fused_mbconv(
     call("pointwise_conv", into)(y, hidden, *project, "identity", None, x if residual else None)
 
 
-def _stem_maps(sizes: Sequence[int], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """What the stem writes, and what the depthwise convolution makes of it: of the same size."""
-    n, channels, height, width = sizes
-    return tuple(
-        torch.empty((n, height, width, channels), dtype=dtype, device=device).permute(0, 3, 1, 2)
-        for _ in range(2)
-    )
-
-
 def _stem_block_sums(
     call, into, sums, image, channels: int, stem: Run, depthwise: Run, half: int, size: tuple[int, int],
     stride, padding, activation, mean, std, dtype,
 ):  # fmt: skip
-    stem_map, filtered = _stem_maps((image.shape[0], channels, *size), dtype, image.device)
+    shape = (image.shape[0], channels, *size)
+    stem_map = torch.empty(shape, dtype=dtype, device=image.device, memory_format=torch.channels_last)
+    filtered = _map_like(stem_map, channels)
     call("stem_conv", into)(stem_map, image, *stem, stride, padding, activation, mean, std, dtype)
     call("depthwise_conv_pool", into)(filtered, sums, stem_map, *depthwise, 1, (half,) * 4, activation)
 
@@ -94,7 +87,7 @@ def _stem_block(
     call, into, y, image, channels: int, stem: Run, depthwise: Run, half: int, project: Run,
     stride, padding, activation, gate, mean, std, dtype,
 ):  # fmt: skip
-    stem_map, filtered = _stem_maps((y.shape[0], channels, *y.shape[2:]), dtype, image.device)
+    stem_map, filtered = _map_like(y, channels), _map_like(y, channels)
     call("stem_conv", into)(stem_map, image, *stem, stride, padding, activation, mean, std, dtype)
     call("depthwise_conv", into)(filtered, stem_map, *depthwise, 1, (half,) * 4, activation)
     call("pointwise_conv", into)(y, filtered, *project, "identity", gate, None)

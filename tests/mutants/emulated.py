@@ -22,33 +22,13 @@ EXACT = [
     # Two chunks, the second one partial; more padding to the left than above; odd columns and rows.
     (
         "expand_depthwise_pool",
-        dict(
-            c=24,
-            m=56,
-            k=3,
-            stride=1,
-            padding=(1, 2, 1, 0),
-            h=18,
-            w=13,
-            n=2,
-            activation="relu",
-            expand_activation="relu",
-        ),
+        dict(c=24, m=56, k=3, stride=1, padding=(1, 2, 1, 0), h=18, w=13, n=2, activation="relu",
+             expand_activation="relu"),
     ),
     (
         "expand_depthwise_pool",
-        dict(
-            c=16,
-            m=40,
-            k=5,
-            stride=2,
-            padding=(1, 2, 2, 1),
-            h=21,
-            w=15,
-            n=1,
-            activation="relu",
-            expand_activation="identity",
-        ),
+        dict(c=16, m=40, k=5, stride=2, padding=(1, 2, 2, 1), h=21, w=15, n=1, activation="relu",
+             expand_activation="identity"),
     ),
     # More padding to the left than above; neither rows nor columns are whole stages or groups.
     (
@@ -74,20 +54,10 @@ EXACT = [
     # Two chunks of channels, four tiles, of which all but one end behind the map.
     (
         "stem_block_sums",
-        dict(
-            c=3,
-            m=40,
-            k=3,
-            stride=2,
-            padding=(0, 1, 1, 0),
-            h=37,
-            w=35,
-            n=2,
-            activation="relu",
-            without=("mean", "std"),
-        ),
+        dict(c=3, m=40, k=3, stride=2, padding=(0, 1, 1, 0), h=37, w=35, n=2, activation="relu",
+             without=("mean", "std")),
     ),
-]
+]  # fmt: skip
 BUDGET = [
     ("depthwise_conv_pool", dict(c=24, k=3, **SYMMETRIC, h=33, w=19, n=2)),
     ("depthwise_conv_gate", dict(c=24, s=3, k=3, **SYMMETRIC, h=20, w=33, n=2)),

@@ -35,7 +35,7 @@ def calls(draw, op: str):
             assume(conv_output_size(size, kernel, stride, before, after) >= 1)
         options.update(k=kernel, padding=padding, stride=stride, d=draw(st.sampled_from([1, 3, 5])))
         same = stride == 1 and padding[0] + padding[2] == padding[1] + padding[3] == kernel - 1
-        if "residual" in names and "bool residual" in row.arguments:
+        if "bool residual" in row.arguments:
             options["residual"] = same and draw(st.booleans())
     for name in ("activation", "expand_activation", "se_activation"):
         if name in names:
