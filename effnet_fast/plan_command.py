@@ -7,7 +7,8 @@ import json
 import click
 import torch
 
-from effnet_fast.inference.block_plan import block_plan, block_plan_table
+from effnet_fast.inference.block_plan import block_plan
+from effnet_fast.inference.block_plan_table import block_plan_table
 from effnet_fast.inference.folding import fold
 from effnet_fast.inference.tuned_plans import TunedPlanError, tuned_plan
 from effnet_fast.measure.chips import CHIPS, find_chip

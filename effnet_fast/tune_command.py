@@ -51,7 +51,7 @@ class _Refusal(click.ClickException):
     help="Folder of the result; name it in EFFNET_FAST_TUNED_DIR to use it.",
 )
 @click.option(
-    "--resume/--no-resume", default=True, show_default=True, help="Go on with the log in the folder."
+    "--resume/--no-resume", default=True, show_default=True, help="Go on with what is in the folder."
 )
 @click.option(
     "--plans",
@@ -82,7 +82,18 @@ def tune(
             raise _Refusal("tuning measures on a GPU, and PyTorch finds none on this machine")
         device = torch.device("cuda", torch.cuda.current_device())
         name = torch.cuda.get_device_name(device)
-        tune_plans(models, batches or (1, 32), dtypes or ("float16",), output, device, name)
+        finished = tune_plans(
+            models,
+            batches or (1, 32),
+            dtypes or ("float16",),
+            output,
+            device,
+            name,
+            resume=resume,
+            deadline=deadline,
+        )
+        if not finished:
+            click.echo("the time is up", err=True)
         return
     if reason := native.reason("triton"):
         raise _Refusal(reason)
@@ -112,11 +123,18 @@ def tune_plans(
     device: torch.device,
     device_name: str,
     measure: Callable[..., list[BlockTimes]] = measure_blocks,
-) -> Path:
-    """Measure both forms of the blocks of `models` on `device`; returns the file, which is added to."""
+    *,
+    resume: bool = True,
+    deadline: float | None = None,
+) -> bool:
+    """Measure both forms of the blocks of `models` on `device`, into the file of the device; False when the
+    deadline came first.
+
+    `resume`: what the file has and is not measured again stays.
+    """
     path = output / plan_file_name(device_name)
     try:
-        entries = load_plan(path, device_name).entries if path.exists() else ()
+        entries = load_plan(path, device_name).entries if resume and path.exists() else ()
     except TunedPlanError as error:
         raise _Refusal(str(error)) from error
     found = {(entry.shape, entry.images, entry.dtype): entry for entry in entries}
@@ -125,13 +143,15 @@ def tune_plans(
         network, side = fold(create_model(name).eval()), model_config(name).resolution
         for dtype in dtypes:
             for images in batches:
+                if deadline is not None and time.monotonic() >= deadline:
+                    return False
                 taken = measure(network, (side, side), images=images, dtype=DTYPES[dtype], device=device)
                 found |= {(entry.shape, entry.images, entry.dtype): entry for entry in taken}
                 # After each, so that an interruption loses nothing.
                 save_plan(path, TunedPlan(device_name, tuple(found.values())), _versions())
                 click.echo(f"measured: {name}, {images} images, {dtype} ({len(taken)} blocks)", err=True)
     click.echo(f"written: {path} ({len(found)} blocks)")
-    return path
+    return True
 
 
 def _calls(models: Sequence[str], batches: Sequence[int], dtypes: Sequence[str]) -> Iterator[KernelCall]:

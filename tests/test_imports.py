@@ -17,6 +17,7 @@ REPOSITORY = PACKAGE.parent
 # A part imports parts of lower rank only (and its own modules). Parts of one rank do not know each other.
 RANKS = {
     "native": 0,
+    "tuned_files": 0,
     "triton_kernels": 1,
     "backends": 1,
     "ops": 2,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 import torch
@@ -18,8 +19,11 @@ from effnet_fast.inference.tuned_plans import (
 )
 from tests.command import invoke
 
-# Without a GPU nothing is measured; with one, the tests that name no chip would measure it.
-NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="a machine without a GPU")
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    """Without a GPU nothing is measured; with one, a command that names no chip would measure it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
 def planned(*arguments) -> dict:
@@ -33,7 +37,7 @@ def test_a_table_says_what_limits_every_block_and_that_it_predicts():
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
     assert lines[0] == "efficientnet_b4, 380 x 380, batch 64, float16 on NVIDIA H200"
-    rows = {line.split()[0]: line for line in lines if line.startswith(" ") and line.strip()}
+    rows = {line.split()[0]: line for line in reversed(lines) if line.startswith(" ") and line.strip()}
     assert {"stages.0.0", "stages.6.1", "head", "classifier", "all"} <= set(rows)
     assert "expansion fused" in rows["stages.1.0"]
     assert "three kernels" in rows["stages.6.0"]
@@ -42,6 +46,45 @@ def test_a_table_says_what_limits_every_block_and_that_it_predicts():
     assert "nominal" in done.stdout
     assert "Prediction, not a measurement: " in lines[-1]
     assert lines[-1].endswith(" images/s")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("mobilenetv2_100", "--batch", 256, "--chip", "l4"),
+        ("efficientnet_b0", "--batch", 64, "--chip", "h200"),
+        ("efficientnet_b0", "--batch", 1, "--chip", "h200", "--dtype", "float32"),
+    ],
+    ids=lambda arguments: " ".join(map(str, arguments)),
+)
+def test_a_table_says_how_the_stem_and_halves_of_the_batch_run_and_what_was_rejected(arguments):
+    plan, done = planned(*arguments), invoke("info", "--plan", *arguments)
+    lines = done.stdout.splitlines()
+    head = next(n for n, line in enumerate(lines) if line.split()[:2] == ["blocks", "taken"])
+    assert lines[head].split() == ["blocks", "taken", "µs", "bound", "instead", "of", "µs", "bound"]
+
+    def words(seconds: float | None, bound: str | None) -> list[str]:
+        return [] if seconds is None else [f"{1e6 * seconds:.1f}", bound]
+
+    expected = []
+    for choice in (plan["stem"], *plan["branches"]):
+        ends = choice["first"], choice["last"]
+        row = [ends[0], *(("to", ends[1]) if ends[0] != ends[1] else ()), *choice["taken"].split()]
+        row += words(choice["predicted_seconds"], choice["bound"]) + choice["other"].split()
+        expected.append(row + words(choice["other_seconds"], choice["other_bound"]))
+    assert [line.split() for line in lines[head + 2 : head + 2 + len(expected)]] == expected
+    rows = {line.split()[0]: line.split() for line in lines[:head] if line.startswith(" ") and line.strip()}
+    for block in plan["blocks"]:
+        form = (block["form"] or "").split()
+        assert rows[block["block"]][1 : 2 + len(form)] == [*form, str(block["branches"])]
+    inside = [block for block in plan["blocks"] if block["branches"] == 2]
+    both = [choice for choice in plan["branches"] if choice["taken"] == "two branches"]
+    assert bool(inside) == bool(both) == (arguments[0] == "mobilenetv2_100")
+    gained = sum(choice["other_seconds"] - choice["predicted_seconds"] for choice in both)
+    assert plan["predicted_seconds_with_branches"] == pytest.approx(plan["predicted_seconds"] - gained)
+    rate = f"{plan['images'] / plan['predicted_seconds_with_branches']:,.0f} images/s"
+    assert lines[-1].endswith(rate)
+    assert ("in one branch" in lines[-1]) == bool(both)
 
 
 def test_json_adds_up():
@@ -69,8 +112,7 @@ def test_dtypes_and_chips_change_the_plan():
     assert planned("tf_efficientnetv2_s", "--chip", "h200")["blocks"][1]["form"] is None
 
 
-@NO_GPU
-def test_without_a_gpu_the_default_is_nominal_and_says_so():
+def test_without_a_gpu_the_default_is_nominal_and_says_so(no_gpu):
     plan = planned("efficientnet_b0")
     assert (plan["chip"], plan["rates"], plan["images"]) == ("NVIDIA H200", "nominal", 64)
 
@@ -112,8 +154,7 @@ def test_mistakes_are_told_and_exit_with_2(arguments, words):
     assert words in done.stderr
 
 
-@NO_GPU
-def test_tuning_plans_needs_a_gpu():
+def test_tuning_plans_needs_a_gpu(no_gpu):
     done = invoke("tune", "--plans", "efficientnet_b0")
     assert done.exit_code == 2
     assert "measures on a GPU" in done.stderr
@@ -128,23 +169,23 @@ def test_tuned_plans_are_written_and_added_to(tmp_path):
         name = str(dtype).removeprefix("torch.")
         return [BlockTimes(shape, images, name, 2.0, 1.0 + len(asked))]
 
-    def tune(*batches):
-        return tune_command.tune_plans(
-            ["efficientnet_b0"],
-            batches,
-            ["float16"],
-            tmp_path / "out",
-            torch.device("cpu"),
-            "NVIDIA H200",
-            measure,
-        )
+    folder = tmp_path / "out"
+    path = folder / file_name("NVIDIA H200")
 
-    path = tune(1, 32)
+    def tune(*batches, **options):
+        given = (["efficientnet_b0"], batches, ["float16"], folder, torch.device("cpu"), "NVIDIA H200")
+        return tune_command.tune_plans(*given, measure, **options)
+
+    assert tune(1, 32)
     assert asked == [(1000, (224, 224), images, torch.float16) for images in (1, 32)]
     assert [entry.images for entry in load_plan(path, "NVIDIA H200").entries] == [1, 32]
     tune(32, 64)
     again = load_plan(path, "NVIDIA H200").entries
     assert [(entry.images, entry.expansion_fused) for entry in again] == [(1, 2.0), (32, 4.0), (64, 5.0)]
+    assert not tune(128, deadline=time.monotonic())
+    assert load_plan(path, "NVIDIA H200").entries == again
+    assert tune(64, resume=False)
+    assert [entry.images for entry in load_plan(path, "NVIDIA H200").entries] == [64]
     path.write_text("[]")
     with pytest.raises(tune_command._Refusal, match="schema is None"):
         tune(1)

@@ -21,13 +21,13 @@ from effnet_fast.inference.gpu_cost import predict_on_gpu
 from effnet_fast.inference.layers import IMAGE, Layer
 from effnet_fast.inference.overlap import Overlap, choose_overlap, every_block
 from effnet_fast.inference.planner import Buffer, Plan, Segment, lifetimes, working_set_bytes
-from effnet_fast.measure.gpu_rates import measured_rates
+from effnet_fast.measure.gpu_rates import GpuRates, measured_rates
 
-__all__ = ["resolve_branches", "two_branch_plan"]
+__all__ = ["MOST_MEMORY", "branch_predictor", "predicted_overlap", "resolve_branches", "two_branch_plan"]
 
-# Of the arena for one branch. For B0..B7 a stretch that begins with the first block, at the largest maps,
-# takes up to 1.4 times as much; from stage 1 on 1.15 times at most, 1.02 times with the expansion fused.
-_MOST_MEMORY = 1.15
+#: Of the arena for one branch. For B0..B7 a stretch that begins with the first block, at the largest maps,
+#: takes up to 1.4 times as much; from stage 1 on 1.15 times at most, 1.02 times with the expansion fused.
+MOST_MEMORY = 1.15
 
 
 def resolve_branches(
@@ -47,17 +47,7 @@ def resolve_branches(
     if overlap is True:
         chosen = every_block(plan.layers)
     else:
-        rates = measured_rates(device, plan.dtype)
-
-        def predicted(layer: Layer, images: int) -> Prediction:
-            # Both halves are in the cache at once.
-            both = plan.batch * working_set_bytes(layer, plan.dtype, plan.image_dtype)
-            return predict_on_gpu(layer, images, plan.dtype, plan.image_dtype, rates, working_set=both)
-
-        chosen, skip = choose_overlap(plan.layers, plan.batch, predicted), 0
-        while chosen.stretches and _arena_bytes(plan, chosen) > _MOST_MEMORY * plan.arena_bytes:
-            skip += 1
-            chosen = choose_overlap(plan.layers, plan.batch, predicted, skip=skip)
+        chosen = predicted_overlap(plan, measured_rates(device, plan.dtype))
     plan = dataclasses.replace(plan, overlap=chosen)
     if not chosen.stretches:
         return plan, None
@@ -69,6 +59,27 @@ def resolve_branches(
             raise
         return dataclasses.replace(plan, overlap=dataclasses.replace(chosen, failure=str(error))), None
     return plan, branched
+
+
+def predicted_overlap(plan: Plan, rates: GpuRates) -> Overlap:
+    """What "auto" takes: stretches of `plan` that are predicted to pay and hardly take more memory. Pure."""
+    predicted, skip = branch_predictor(plan, rates), 0
+    chosen = choose_overlap(plan.layers, plan.batch, predicted)
+    while chosen.stretches and _arena_bytes(plan, chosen) > MOST_MEMORY * plan.arena_bytes:
+        skip += 1
+        chosen = choose_overlap(plan.layers, plan.batch, predicted, skip=skip)
+    return chosen
+
+
+def branch_predictor(plan: Plan, rates: GpuRates) -> Callable[[Layer, int], Prediction]:
+    """A function for `choose_overlap`: layer, images -> prediction, of the whole batch or of half of it."""
+
+    def predicted(layer: Layer, images: int) -> Prediction:
+        # Both halves are in the cache at once.
+        both = plan.batch * working_set_bytes(layer, plan.dtype, plan.image_dtype)
+        return predict_on_gpu(layer, images, plan.dtype, plan.image_dtype, rates, working_set=both)
+
+    return predicted
 
 
 def two_branch_plan(plan: Plan, stretches: Sequence[tuple[int, int]]) -> Plan:

@@ -11,7 +11,7 @@ up (see `Ceilings.additive`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -30,6 +30,7 @@ __all__ = [
     "choose_fused_blocks",
     "overlapped_seconds",
     "predict",
+    "predict_passes",
     "predict_plan",
     "work",
 ]
@@ -154,14 +155,19 @@ def predict(
 
 def predict_plan(plan: Plan, ceilings: Ceilings, images: int | None = None) -> dict[str, Prediction]:
     """{layer name: prediction of all its passes} over `images` >= 1 images (None: a whole batch)."""
+    return predict_passes(
+        plan, images, lambda layer, count: predict(layer, count, plan.dtype, plan.image_dtype, ceilings)
+    )
+
+
+def predict_passes(
+    plan: Plan, images: int | None, predicted: Callable[[Layer, int], Prediction]
+) -> dict[str, Prediction]:
+    """As `predict_plan`, of the predictions of single calls: layer, images -> prediction."""
     images = plan.batch if images is None else images
     return {
         layer.name: reduce(
-            add,
-            (
-                predict(layer, end - begin, plan.dtype, plan.image_dtype, ceilings)
-                for begin, end in plan.passes(images, segment)
-            ),
+            add, (predicted(layer, end - begin) for begin, end in plan.passes(images, segment))
         )
         for segment in plan.segments
         for layer in segment.layers

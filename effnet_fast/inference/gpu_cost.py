@@ -18,7 +18,7 @@ from operator import add
 import torch
 
 from effnet_fast.inference.block_forms import BlockForm, possible_forms
-from effnet_fast.inference.cost import Prediction
+from effnet_fast.inference.cost import Prediction, predict_passes
 from effnet_fast.inference.expand_tiles import Tiling, choose_tiling
 from effnet_fast.inference.folding import FoldedNetwork
 from effnet_fast.inference.gpu_work import gpu_work
@@ -27,16 +27,24 @@ from effnet_fast.inference.planner import Plan, working_set_bytes
 from effnet_fast.inference.tuned_plans import BlockShape, TunedPlan
 from effnet_fast.measure.gpu_rates import GpuRates
 
-__all__ = ["BlockChoice", "choose_block_forms", "predict_on_gpu", "predict_plan_on_gpu"]
+__all__ = [
+    "EFFICIENCY",
+    "MARGIN",
+    "BlockChoice",
+    "choose_block_forms",
+    "predict_layers_on_gpu",
+    "predict_on_gpu",
+    "predict_plan_on_gpu",
+]
 
 #: What a kernel reaches of a unit's rate at best. Assumed, until `make gpu` has measured it.
 EFFICIENCY = {"memory": 0.88, "tensor": 0.70, "fma": 0.85, "special": 0.85, "issue": 0.75, "shared": 0.85}
 
-# Three kernels, unless the fused form is predicted to be so much faster. Its prediction leans on rates that
-# nobody has measured: with an issue efficiency of 0.60, and an mma of depth 8 as slow as one of 16, a block
-# takes up to 1.14 times as long; three kernels take up to 1.1 times less if their depthwise kernel issues
-# 0.86, not 0.75.
-_MARGIN = 1.25
+#: Three kernels, unless the fused form is predicted to be so much faster. Its prediction leans on rates that
+#: nobody has measured: with an issue efficiency of 0.60, and an mma of depth 8 as slow as one of 16, a block
+#: takes up to 1.14 times as long; three kernels take up to 1.1 times less if their depthwise kernel issues
+#: 0.86, not 0.75.
+MARGIN = 1.25
 
 # Warps that keep a multiprocessor's units busy: two for each of its four schedulers. Assumed.
 _BUSY_WARPS = 8
@@ -124,18 +132,16 @@ def predict_on_gpu(
 
 def predict_plan_on_gpu(plan: Plan, rates: GpuRates, images: int | None = None) -> dict[str, Prediction]:
     """{layer name: prediction of all its passes} over `images` >= 1 images (None: a whole batch)."""
-    images = plan.batch if images is None else images
-    return {
-        layer.name: reduce(
-            add,
-            (
-                predict_on_gpu(layer, end - begin, plan.dtype, plan.image_dtype, rates)
-                for begin, end in plan.passes(images, segment)
-            ),
-        )
-        for segment in plan.segments
-        for layer in segment.layers
-    }
+    return predict_passes(
+        plan, images, lambda layer, count: predict_on_gpu(layer, count, plan.dtype, plan.image_dtype, rates)
+    )
+
+
+def predict_layers_on_gpu(
+    layers: Iterable[Layer], images: int, dtype: torch.dtype, image_dtype: torch.dtype, rates: GpuRates
+) -> Prediction:
+    """At least one call, one after the other; see `predict_on_gpu`."""
+    return reduce(add, (predict_on_gpu(layer, images, dtype, image_dtype, rates) for layer in layers))
 
 
 def choose_block_forms(
@@ -151,7 +157,7 @@ def choose_block_forms(
     """{block name: choice} of every MBConv block of `network`, for `images` images at a time.
 
     Where `tuned` has both forms of such a block, the one that took less; else the expansion is fused where
-    there is a kernel for its shape and it is predicted faster by more than `_MARGIN`.
+    there is a kernel for its shape and it is predicted faster by more than `MARGIN`.
     """
     forms = (BlockForm.THREE_KERNELS, BlockForm.EXPANSION_FUSED)
     layers_by_form = {
@@ -162,9 +168,6 @@ def choose_block_forms(
         for form in forms
     }
 
-    def block_seconds(layers: Iterable[Layer]) -> Prediction:
-        return reduce(add, (predict_on_gpu(layer, images, dtype, image_dtype, rates) for layer in layers))
-
     choices = {}
     for block in network.blocks:
         possible = possible_forms(block)
@@ -174,7 +177,7 @@ def choose_block_forms(
         for form in forms:
             layers = layers_by_form[form][block.name]
             if form in possible and _has_kernels(layers, images, dtype, rates):
-                predicted[form] = block_seconds(layers)
+                predicted[form] = predict_layers_on_gpu(layers, images, dtype, image_dtype, rates)
         if tuned is not None and len(predicted) == 2:
             shape = BlockShape.of(layers_by_form[BlockForm.THREE_KERNELS][block.name])
             measured = tuned.seconds(shape, images, dtype) or {}
@@ -188,7 +191,7 @@ def _best(predicted: Mapping[BlockForm, Prediction], measured: Mapping[BlockForm
     if measured:
         return min(measured, key=measured.__getitem__)
     fused, three = (predicted[form].seconds for form in (BlockForm.EXPANSION_FUSED, BlockForm.THREE_KERNELS))
-    return BlockForm.EXPANSION_FUSED if _MARGIN * fused < three else BlockForm.THREE_KERNELS
+    return BlockForm.EXPANSION_FUSED if MARGIN * fused < three else BlockForm.THREE_KERNELS
 
 
 def _has_kernels(layers: Iterable[Layer], images: int, dtype: torch.dtype, rates: GpuRates) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from effnet_fast.inference.cost import work
+from effnet_fast.inference.depthwise_blocks import gate_kernels, squeeze_excite_kernels
 from effnet_fast.inference.expand_tiles import (
     Tiling,
     choose_tiling,
@@ -41,11 +42,6 @@ _STAGING_SLOTS = 15
 # stem, and of 8 channels of theirs; of 8 channels of a warp's filter, with the sums, before the projection.
 _STEM_BLOCK_SETUP, _STEM_TILE_SLOTS, _STEM_GROUP_SLOTS = 1000, 56, 24
 _FILTER_SLOTS = (155, 170)
-
-# Weights of the squeeze-excite up to which the last block of an image computes its gates, and tiles of sums
-# that need no kernel to be added up: csrc/cuda/depthwise_conv_gate_launch.h, squeeze_excite_gate_launch.h.
-_TAIL_BYTES = 64 << 10
-_TILES_WITHOUT_REDUCE = 4
 
 
 @dataclass(frozen=True)
@@ -116,6 +112,10 @@ def gpu_work(
                 "three kernels make this block"
             )
         return _expand_depthwise(layer, images, moved, tiling)
+    if layer.operator in ("depthwise_conv", "depthwise_conv_gate"):
+        return _depthwise(layer, images, moved, storage, multiprocessors)
+    if layer.operator == "squeeze_excite_gate":
+        return _squeeze_excite_gate(layer, images, moved, multiprocessors)
     count = _COUNTS.get(layer.operator)
     if count is None:
         return _any(layer, images, dtype, image_dtype)
@@ -177,7 +177,7 @@ def _head_pool(layer: Layer, images: int, moved: float, storage: int) -> GpuWork
     return _matrix(layer, images, moved, storage, depth=channels, pixels=_up(height * width, 64))
 
 
-def _depthwise(layer: Layer, images: int, moved: float, storage: int) -> GpuWork:
+def _depthwise(layer: Layer, images: int, moved: float, storage: int, multiprocessors: int) -> GpuWork:
     channels, height, width = layer.x.shape
     _, out_height, out_width = layer.y.shape
     taps = layer.kernel**2
@@ -185,8 +185,8 @@ def _depthwise(layer: Layer, images: int, moved: float, storage: int) -> GpuWork
     slots = _DEPTHWISE_SLOTS.get((layer.kernel, layer.stride), 2.0 * taps + 10)
     # Four columns of a thread read what is under them, once a row.
     read = height * width + height * out_width / 4 * (3 * layer.stride + layer.kernel)
-    squeeze = _squeeze_excite(layer, images) if layer.squeeze else GpuWork(0, kernels=0)
-    tail = 8 * channels * layer.squeeze <= _TAIL_BYTES
+    kernels = gate_kernels(layer, images, multiprocessors, storage) if layer.squeeze else 0
+    squeeze = _squeeze_excite(layer, images, kernels) if layer.squeeze else GpuWork(0)
     items = outputs / 4096  # of 128 threads: 4 columns, 8 rows
     return GpuWork(
         memory=moved + storage * taps * channels + 4 * channels + squeeze.memory,
@@ -195,7 +195,7 @@ def _depthwise(layer: Layer, images: int, moved: float, storage: int) -> GpuWork
         special=outputs * (layer.activation == "silu") + squeeze.special,
         issue=outputs * slots + squeeze.issue,
         shared=images * channels * storage * read,
-        kernels=1 if tail else 1 + squeeze.kernels,
+        kernels=1 + kernels,
         items=items,
         blocks=max(1, -(-outputs // 4096)),
         block_bytes=moved / items,
@@ -235,16 +235,17 @@ def _stem_block(layer: Layer, images: int, moved: float, storage: int) -> GpuWor
     )
 
 
-def _squeeze_excite_gate(layer: Layer, images: int, moved: float, storage: int) -> GpuWork:
-    both = _squeeze_excite(layer, images)
+def _squeeze_excite_gate(layer: Layer, images: int, moved: float, multiprocessors: int) -> GpuWork:
+    tiles = layer.x.shape[1]
+    kernels = squeeze_excite_kernels(images, tiles, layer.squeeze, multiprocessors)
+    both = _squeeze_excite(layer, images, kernels)
     sums = images * layer.x.numel
     return replace(both, memory=moved + both.memory, fma=both.fma + sums, issue=both.issue + 2 * sums)
 
 
-def _squeeze_excite(layer: Layer, images: int) -> GpuWork:
+def _squeeze_excite(layer: Layer, images: int, kernels: int) -> GpuWork:
     """Both layers for every image; their weights are read once from memory, and then from the cache."""
     channels = layer.y.shape[0]
-    tiles = layer.x.shape[1] if layer.operator == "squeeze_excite_gate" else _pool_tiles(layer)
     macs = 2 * layer.squeeze * channels
     return GpuWork(
         memory=4 * (macs + layer.squeeze + channels),
@@ -252,16 +253,11 @@ def _squeeze_excite(layer: Layer, images: int) -> GpuWork:
         fma=images * macs,
         special=images * (layer.squeeze + channels),
         issue=1.5 * images * macs,
-        kernels=2 + (tiles > _TILES_WITHOUT_REDUCE),
+        kernels=kernels,
         items=images * layer.squeeze / 4,
         blocks=images * -(-layer.squeeze // 4),
         block_bytes=2 * 4 * 4 * channels,  # four rows of both layers' weights
     )
-
-
-def _pool_tiles(layer: Layer) -> int:
-    _, height, width = layer.y.shape
-    return -(-height // 16) * -(-width // 16)
 
 
 def _expand_depthwise(layer: Layer, images: int, moved: float, tiling: Tiling) -> GpuWork:
@@ -335,9 +331,6 @@ _COUNTS = {
     "dense_conv": _convolution,
     "pointwise_conv": _pointwise,
     "head_pool": _head_pool,
-    "depthwise_conv": _depthwise,
-    "depthwise_conv_gate": _depthwise,
-    "squeeze_excite_gate": _squeeze_excite_gate,
     "stem_block_sums": _stem_block,
     "stem_block": _stem_block,
 }

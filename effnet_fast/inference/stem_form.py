@@ -9,23 +9,19 @@ filter more. Both ways are predicted like every other form of a block (`gpu_cost
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
 
 import torch
 
 from effnet_fast.inference.block_forms import BlockForm, starts_with_stem_block
 from effnet_fast.inference.cost import Prediction
 from effnet_fast.inference.folding import FoldedNetwork
-from effnet_fast.inference.gpu_cost import predict_on_gpu
-from effnet_fast.inference.layers import Layer, network_layers
+from effnet_fast.inference.gpu_cost import MARGIN, predict_layers_on_gpu
+from effnet_fast.inference.layers import network_layers
 from effnet_fast.measure.gpu_rates import GpuRates
 
 __all__ = ["StemChoice", "choose_stem_form", "has_stem_kernel"]
-
-# As for other blocks (`gpu_cost._MARGIN`): it leans on rates that nobody has measured.
-_MARGIN = 1.25
 
 # Of the kernel: csrc/cuda/stem_block_launch.h, stem_block_is_fused().
 _MOST_CHANNELS, _MOST_OUT_CHANNELS = 72, 48
@@ -37,14 +33,12 @@ class StemChoice:
 
     Attributes:
         together: whether as `stem_block_sums` and `stem_block`.
-        reason: in words.
-        apart_seconds, together_seconds: predicted for both; None where there is nothing to choose.
+        predicted: {form of the first block: prediction of it and the stem}, of `THREE_KERNELS` and
+            `WITH_STEM`; empty where there is no kernel, hence nothing to choose.
     """
 
     together: bool
-    reason: str
-    apart_seconds: float | None = None
-    together_seconds: float | None = None
+    predicted: Mapping[BlockForm, Prediction]
 
 
 def has_stem_kernel(network: FoldedNetwork, dtype: torch.dtype) -> bool:
@@ -74,23 +68,15 @@ def choose_stem_form(
 ) -> StemChoice:
     """The faster way through stem and first block of `network` for `images` images at a time.
 
-    Together, where the kernel is made for their shapes and is predicted faster by more than `_MARGIN`.
+    Together, where the kernel is made for their shapes and is predicted faster by more than `MARGIN`, as for
+    the other blocks.
     """
     if not has_stem_kernel(network, dtype):
-        return StemChoice(False, "no kernel for these shapes")
-
-    def predicted(form: BlockForm) -> Prediction:
-        layers = network_layers(network, image_size, forms={network.blocks[0].name: form})
-        first = (layer for layer in layers if layer.block in ("stem", network.blocks[0].name))
-        return reduce(add, (_predict(layer, images, dtype, image_dtype, rates) for layer in first))
-
-    apart, together = (predicted(form) for form in (BlockForm.THREE_KERNELS, BlockForm.WITH_STEM))
-    faster = _MARGIN * together.seconds < apart.seconds
-    reason = f"predicted {1e6 * together.seconds:.0f} us together, {1e6 * apart.seconds:.0f} us apart"
-    return StemChoice(faster, reason, apart.seconds, together.seconds)
-
-
-def _predict(
-    layer: Layer, images: int, dtype: torch.dtype, image_dtype: torch.dtype, rates: GpuRates
-) -> Prediction:
-    return predict_on_gpu(layer, images, dtype, image_dtype, rates)
+        return StemChoice(False, {})
+    name, predicted = network.blocks[0].name, {}
+    for form in (BlockForm.THREE_KERNELS, BlockForm.WITH_STEM):
+        layers = network_layers(network, image_size, forms={name: form})
+        first = (layer for layer in layers if layer.block in ("stem", name))
+        predicted[form] = predict_layers_on_gpu(first, images, dtype, image_dtype, rates)
+    apart, together = predicted[BlockForm.THREE_KERNELS], predicted[BlockForm.WITH_STEM]
+    return StemChoice(MARGIN * together.seconds < apart.seconds, predicted)

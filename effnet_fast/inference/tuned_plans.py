@@ -8,10 +8,8 @@ names it.
 from __future__ import annotations
 
 import functools
-import json
 import math
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -21,6 +19,7 @@ import torch
 
 from effnet_fast.inference.block_forms import BlockForm
 from effnet_fast.inference.layers import Layer
+from effnet_fast.tuned_files import DIRECTORY_VARIABLE, TunedFiles
 
 __all__ = [
     "DIRECTORY_VARIABLE",
@@ -34,8 +33,6 @@ __all__ = [
     "tuned_plan",
 ]
 
-SCHEMA = "effnet_fast.plans/1"
-DIRECTORY_VARIABLE = "EFFNET_FAST_TUNED_DIR"
 PACKAGED = Path(__file__).parent / "tuned"
 
 #: How far the measured number of images may be from the one asked for, as |log2| of their ratio.
@@ -48,9 +45,12 @@ class TunedPlanError(ValueError):
     """A file of measured blocks that cannot be used; the message names the file and the reason."""
 
 
+FILES = TunedFiles("effnet_fast.plans/1", "measured blocks", "-plans.json", TunedPlanError)
+
+
 @dataclass(frozen=True)
 class BlockShape:
-    """All of an MBConv block that its time depends on.
+    """What an MBConv block is looked up by: all that its time depends on but activations and padding.
 
     Attributes:
         channels, height, width: of its input.
@@ -128,30 +128,18 @@ def tuned_plan(device: str) -> TunedPlan | None:
 
 @functools.cache
 def _tuned_plan(device: str, given: str | None) -> TunedPlan | None:
-    folders = [PACKAGED]
-    if given:
-        if not Path(given).is_dir():
-            raise TunedPlanError(f"{DIRECTORY_VARIABLE}={given}: there is no such folder")
-        folders.insert(0, Path(given))
-    for folder in folders:
-        path = folder / file_name(device)
-        if path.exists():
-            return load_plan(path, device)
-    return None
+    path = FILES.find(device, PACKAGED, given)
+    return None if path is None else load_plan(path, device)
 
 
 def file_name(device: str) -> str:
     """``NVIDIA H200`` gives ``nvidia-h200-plans.json``."""
-    return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-") + "-plans.json"
+    return FILES.name(device)
 
 
 def save_plan(path: Path, plan: TunedPlan, versions: Mapping[str, str]) -> None:
     """Write `path`, which is replaced as a whole; an entry a line."""
-    rows = ",\n".join(json.dumps(asdict(entry)) for entry in plan.entries)
-    head = json.dumps({"schema": SCHEMA, "device": plan.device, "versions": dict(versions)})[:-1]
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(f'{head}, "entries": [\n{rows}\n]}}\n', encoding="utf-8")
-    os.replace(temporary, path)
+    FILES.save(path, plan.device, versions, map(asdict, plan.entries))
 
 
 def load_plan(path: Path, device: str) -> TunedPlan:
@@ -160,19 +148,7 @@ def load_plan(path: Path, device: str) -> TunedPlan:
     Raises: TunedPlanError: it is unreadable, not JSON, of another schema or device, or has an entry that this
         version does not write.
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise TunedPlanError(f"{path}: damaged file of measured blocks ({error})") from error
-    schema = document.get("schema") if isinstance(document, dict) else None
-    if schema != SCHEMA:
-        raise TunedPlanError(f"{path}: schema is {schema!r}, expected {SCHEMA!r}")
-    if document.get("device") != device:
-        raise TunedPlanError(f"{path}: measured on {document.get('device')!r}, this is {device!r}")
-    rows = document.get("entries")
-    if not isinstance(rows, list):
-        raise TunedPlanError(f"{path}: damaged file of measured blocks (it has no entries)")
-    return TunedPlan(device, tuple(_entry(row, path) for row in rows))
+    return TunedPlan(device, tuple(_entry(row, path) for row in FILES.load(path, device)))
 
 
 def _entry(row: Any, path: Path) -> BlockTimes:

@@ -51,13 +51,14 @@ def _with_includes(source: Path, found: dict[Path, str]) -> dict[Path, str]:
 
 
 @functools.cache
-def _compiler() -> tuple[str, str]:
+def compiler() -> tuple[str, str]:
+    """The C++ compiler, ``$CXX`` or g++, and what it says of its version."""
     path = os.environ.get("CXX", "g++")
     return path, subprocess.run([path, "--version"], check=True, capture_output=True, text=True).stdout
 
 
 def _key(*parts: str) -> str:
-    return hashlib.sha256("\0".join([*_compiler(), *FLAGS, *parts]).encode()).hexdigest()[:16]
+    return hashlib.sha256("\0".join([*compiler(), *FLAGS, *parts]).encode()).hexdigest()[:16]
 
 
 def _make(target: Path, command: list[str]) -> Path:
@@ -75,7 +76,7 @@ def _make(target: Path, command: list[str]) -> Path:
 
 def _compile(source: Path) -> Path:
     key = _key(*(text for _, text in sorted(_with_includes(source.resolve(), {}).items())))
-    return _make(FOLDER / f"{source.stem}-{key}.o", [_compiler()[0], *FLAGS, "-c", str(source)])
+    return _make(FOLDER / f"{source.stem}-{key}.o", [compiler()[0], *FLAGS, "-c", str(source)])
 
 
 def build(files: list[Path]) -> Path:
@@ -83,7 +84,7 @@ def build(files: list[Path]) -> Path:
     with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))) as pool:
         objects = [str(path) for path in pool.map(_compile, files)]
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    return _make(FOLDER / _key(*objects) / (NAME + suffix), [_compiler()[0], "-shared", *objects])
+    return _make(FOLDER / _key(*objects) / (NAME + suffix), [compiler()[0], "-shared", *objects])
 
 
 @functools.cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import resource
 import threading
@@ -14,7 +13,6 @@ import torch
 from torch.export import Dim
 
 from effnet_fast import InferenceEngine, backends, ops
-from effnet_fast.backends import Backend
 from effnet_fast.inference import BlockForm, fold, network_layers, plan_network
 from effnet_fast.inference import draft as draft_module
 from effnet_fast.inference.block_forms import form_of, possible_forms
@@ -23,12 +21,11 @@ from effnet_fast.inference.folding import FoldedNetwork
 from effnet_fast.inference.layers import Layer, Value
 from effnet_fast.inference.scratch import scratch_bytes
 from effnet_fast.models import create_model
-from effnet_fast.testing import Budget
+from tests.inference.parity import budget
 from tests.networks import every_kind_of_block
 
 THREE, FUSED, WHOLE = BlockForm.THREE_KERNELS, BlockForm.EXPANSION_FUSED, BlockForm.WHOLE
 CPU = torch.device("cpu")
-NATIVE = backends.has_kernel("mbconv_into", Backend.CPU)
 SIZE = (33, 30)
 DTYPES = pytest.mark.parametrize(
     "dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["f32", "bf16", "fp16"]
@@ -114,11 +111,7 @@ def test_an_engine_of_any_form_equals_its_model(tiny_with, take, changes, form, 
     if not changes:
         inner = {layer.operator for layer in engine.plan.layers if layer.block.startswith("stages")}
         assert inner == OPERATORS[form]
-    with torch.no_grad():
-        stock = copy.deepcopy(model).to(dtype)(x.to(dtype)).float()
-        exact = copy.deepcopy(model).double()(x.double())
-    terms = model.config.head_channels if dtype == torch.float32 else 1
-    Budget(exact, stock, terms=terms, dtype=dtype).assert_within(engine(x))
+    budget(model, x, dtype).assert_within(engine(x))
 
 
 @DTYPES
@@ -201,18 +194,16 @@ def test_compositions_and_the_reference_change_nothing(network, monkeypatch):
     assert chosen(network, monkeypatch, kernels, backend="reference") == three
 
 
-def test_an_engine_on_a_cpu_has_whole_blocks_if_there_is_a_kernel(tiny):
+def test_an_engine_on_a_cpu_has_whole_blocks(tiny):
     engine = InferenceEngine(tiny, batch_size=2, image_size=32, backend="cpu")
-    whole = sum(layer.operator == "mbconv" for layer in engine.plan.layers)
-    assert whole == (6 if backends.has_kernel("mbconv_into", Backend.CPU) else 0)
-    assert (engine.memory.scratch_bytes > 0) == (whole > 0)
+    assert sum(layer.operator == "mbconv" for layer in engine.plan.layers) == 6
+    assert engine.memory.scratch_bytes > 0
 
 
 def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-@pytest.mark.skipif(not NATIVE, reason="mbconv is a composition, whose maps PyTorch allocates")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["f32", "bf16"])
 def test_scratch_memory_is_what_a_thread_takes(dtype):
     """A block of 8 > 2048 > 8 channels on 100 x 100, in a thread that has no scratch memory yet.
@@ -253,7 +244,6 @@ def test_scratch_memory_is_what_a_thread_takes(dtype):
     assert taken[0] == pytest.approx(expected, rel=0.05)
 
 
-@pytest.mark.skipif(not NATIVE, reason="mbconv is a composition, whose maps PyTorch allocates")
 def test_scratch_memory_grows_with_threads_and_never_with_the_batch_alone(network):
     layer = next(layer for layer in network_layers(network, (64, 64), forms=WHOLE) if layer.name == "a")
     one = 8 * 32 * 32 * 4

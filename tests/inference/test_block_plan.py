@@ -7,7 +7,9 @@ import torch
 
 from effnet_fast.inference import BlockForm
 from effnet_fast.inference import block_plan as module
-from effnet_fast.inference.block_plan import block_plan, block_plan_table
+from effnet_fast.inference.block_plan import block_plan
+from effnet_fast.inference.block_plan_table import block_plan_table
+from effnet_fast.inference.cost import Prediction
 from effnet_fast.inference.gpu_cost import choose_block_forms
 from effnet_fast.inference.stem_form import StemChoice
 from effnet_fast.measure.chips import CHIPS
@@ -30,7 +32,7 @@ def planned(name: str):
     "name", ["efficientnet_b0", "efficientnet_b4", "tf_efficientnetv2_s", "mobilenetv2_100"]
 )
 def test_every_block_is_there_once_in_the_form_chosen(name, monkeypatch):
-    monkeypatch.setattr(module, "choose_stem_form", lambda *given, **call: StemChoice(False, "apart"))
+    monkeypatch.setattr(module, "choose_stem_form", lambda *given, **call: StemChoice(False, {}))
     plan = planned(name)
     names = [block.name for block in folded(name).blocks]
     assert [block.block for block in plan.blocks] == ["stem", *names, "head", "classifier"]
@@ -48,13 +50,21 @@ def test_every_block_is_there_once_in_the_form_chosen(name, monkeypatch):
 
 
 def test_the_stem_is_part_of_the_first_block_where_that_is_faster(monkeypatch):
-    together = StemChoice(True, "together", apart_seconds=1e-3, together_seconds=1e-4)
+    both = {
+        BlockForm.THREE_KERNELS: Prediction(1e-3, {"memory": 1e-3}),
+        BlockForm.WITH_STEM: Prediction(1e-4, {"issue": 1e-4}),
+    }
+    together = StemChoice(True, both)
     monkeypatch.setattr(module, "choose_stem_form", lambda *given, **call: together)
     first, second = planned("efficientnet_b0").blocks[:2]
     assert (first.block, first.form, first.reason, first.other) == (
         "stages.0.0", BlockForm.WITH_STEM, "predicted", 1e-3,
     )  # fmt: skip
     assert second.block == "stages.1.0"
+    assert (planned("efficientnet_b0").stem.taken, planned("efficientnet_b0").stem.other) == (
+        "together",
+        "apart",
+    )
     # Its image is read twice and its output written once: the maps between are not.
     assert first.bytes < 64 * (2 * 3 * 224 * 224 + 2 * 16 * 112 * 112 + 4 * 4 * 32 * 49) * 1.02
 
@@ -62,5 +72,7 @@ def test_the_stem_is_part_of_the_first_block_where_that_is_faster(monkeypatch):
 def test_a_table_fits_a_wide_terminal_and_names_its_rates():
     text = block_plan_table(planned("efficientnet_b0"), "efficientnet_b0, 224 x 224")
     assert max(map(len, text.splitlines())) <= 150
+    longest = block_plan_table(planned("efficientnet_b7"), "efficientnet_b7, 600 x 600")
+    assert max(map(len, longest.splitlines())) <= 150
     assert text.splitlines()[0] == "efficientnet_b0, 224 x 224, batch 64, float16 on NVIDIA H200"
     assert "Rates are nominal: rates of data sheets, nothing measured." in text

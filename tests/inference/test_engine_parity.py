@@ -6,15 +6,13 @@ error plus the contract's slack. The sums of the slack are those of the widest l
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 
 from effnet_fast import InferenceEngine, list_models
 from effnet_fast.backends import Backend, device_type
 from effnet_fast.models.config import Preprocessing
-from effnet_fast.testing import Budget
+from tests.inference.parity import budget
 
 # Above 50 million parameters, making the model takes longer than everything else.
 LARGE = ("b7", "b8", "l2", "v2_m", "v2_l", "v2_xl")
@@ -24,15 +22,6 @@ FAMILY = [
 ]
 # Odd sizes: SAME padding differs from layer to layer, and the last maps are 2 x 3.
 SIZE = (63, 70)
-
-
-def budget(model, x: torch.Tensor, dtype: torch.dtype) -> Budget:
-    """In 16 bits without the allowance for long sums: both sides round to them once, from float32."""
-    with torch.no_grad():
-        stock = copy.deepcopy(model).to(dtype)(x.to(dtype)) if dtype != torch.float32 else model(x)
-        exact = copy.deepcopy(model).double()(x.double())
-    terms = model.config.head_channels if dtype == torch.float32 else 1
-    return Budget(exact, stock.float(), terms=terms, dtype=dtype)
 
 
 @pytest.mark.parametrize("name", FAMILY)

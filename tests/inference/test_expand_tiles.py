@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from effnet_fast.inference.expand_tiles import VARIANTS, Tiling, Variant, choose_tiling, tile
 from effnet_fast.inference.layers import Layer
+from tests.emulation.build import compiler
 from tests.inference.gpu_networks import expansion
 
 H200 = {"multiprocessors": 132, "capacity": 228 << 10}
@@ -151,11 +151,10 @@ def _as_numbers(layer: Layer, images: int, multiprocessors: int, capacity: int) 
     return " ".join(map(str, numbers))
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 def test_the_kernels_header_makes_the_same_choice(tmp_path):
     source, program = tmp_path / "choose.cpp", tmp_path / "choose"
     source.write_text(_PROGRAM)
-    subprocess.run(["g++", "-std=c++20", "-I", SOURCES, source, "-o", program], check=True)
+    subprocess.run([compiler()[0], "-std=c++20", "-I", SOURCES, source, "-o", program], check=True)
     widths = ((16, 96), (24, 144), (40, 240), (56, 336), (80, 480), (112, 672), (24, 200))
     layers = [
         expansion(*channels, side, kernel, stride, padding=padding, pooled=pooled, activation=activation)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from torch.export import Dim
@@ -19,13 +17,13 @@ from effnet_fast.inference.report import plan_table
 from effnet_fast.inference.scratch import scratch_bytes
 from effnet_fast.models import create_model
 from effnet_fast.models.config import MBConvConfig
-from effnet_fast.testing import Budget, make_args
+from effnet_fast.testing import make_args
+from tests.inference.parity import budget
 
 THREE, WHOLE = BlockForm.THREE_KERNELS, BlockForm.WHOLE
 DTYPES = pytest.mark.parametrize(
     "dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["f32", "bf16", "fp16"]
 )
-NATIVE = backends.has_kernel("fused_mbconv_into", Backend.CPU)
 #: As EfficientNetV2 begins; the second block of each stage adds its input.
 STAGES = (
     MBConvConfig(expand=1, kernel=3, stride=1, channels=8, layers=1, kind="conv"),
@@ -56,11 +54,7 @@ def test_an_engine_of_either_form_equals_its_model(tiny_with, take, changes, for
     engine = InferenceEngine(model, batch_size=3, image_size=(34, 29), dtype=dtype)
     operators = {layer.operator for layer in engine.plan.layers if layer.block in FUSED}
     assert operators == ({"fused_mbconv"} if form is WHOLE else {"dense_conv", "pointwise_conv"})
-    with torch.no_grad():
-        stock = copy.deepcopy(model).to(dtype)(x.to(dtype)).float()
-        exact = copy.deepcopy(model).double()(x.double())
-    terms = model.config.head_channels if dtype == torch.float32 else 1
-    Budget(exact, stock, terms=terms, dtype=dtype).assert_within(engine(x))
+    budget(model, x, dtype).assert_within(engine(x))
 
 
 @DTYPES
@@ -73,9 +67,9 @@ def test_results_depend_on_neither_split_nor_threads(tiny_with, dtype, threads):
         assert torch.equal(InferenceEngine(model, batch_size=3, **options)(images), expected)
 
 
-@pytest.mark.skipif(not NATIVE, reason="without a kernel a block is these two operators in any case")
 @pytest.mark.parametrize("residual", [False, True], ids=["", "residual"])
 def test_float32_is_the_two_operators_to_the_bit(residual):
+    assert backends.has_kernel("fused_mbconv_into", Backend.CPU)  # else it is these two operators anyway
     args = make_args("fused_mbconv", n=2, c=24, m=100, o=40, h=19, w=23, k=3, residual=residual)
     x, w_expand, b_expand, w_project, b_project, stride, padding, activation, _ = args
     expanded = ops.dense_conv(x, w_expand, b_expand, stride, padding, activation, backend="cpu")
@@ -83,11 +77,11 @@ def test_float32_is_the_two_operators_to_the_bit(residual):
     assert torch.equal(ops.fused_mbconv(*args, backend="cpu"), both)
 
 
-def test_every_block_is_one_step_where_there_is_a_kernel(tiny_with):
+def test_every_block_is_one_step(tiny_with):
     engine = InferenceEngine(tiny_with(stages=STAGES), batch_size=2, image_size=32, backend="cpu")
     engine.warmup()
     steps = [layer.name for layer in engine.plan.layers if layer.operator == "fused_mbconv"]
-    assert steps == (FUSED if NATIVE else [])
+    assert steps == FUSED
     for name in steps:
         line = next(line for line in str(engine.plan).splitlines() if line.strip().startswith(name))
         assert f"{1e6 * engine.plan.measured[name]:.1f}" in line
@@ -153,7 +147,6 @@ def test_the_expanded_map_of_a_fused_block_is_not_in_the_plan(v2_s):
     assert line[:9] == ["stages.1.1", "fused_mbconv", "whole", "192,", "3x3", "silu", "+", "x", "48x96x96"]
 
 
-@pytest.mark.skipif(not NATIVE, reason="without a kernel PyTorch allocates the map between two operators")
 def test_scratch_memory_is_a_tile_for_each_thread(v2_s):
     """In float32 a row of 96 pixels and the three input rows under it, in both images and for any batch."""
     layers = network_layers(v2_s, (384, 384), forms=WHOLE)

@@ -133,9 +133,12 @@ def test_more_images_never_take_less(chip):
         if layer.expands:
             tiling = choose_tiling(layer, 512, rates.multiprocessors, rates.shared_capacity)
         batches = (1, 2, 3, 4, 8, 15, 16, 32, 64, 100, 128, 256, 512)
-        taken = [seconds(layer, images, rates, tiling=tiling) for images in batches]
+        taken = [predict_on_gpu(layer, images, HALF, PIXELS, rates, tiling=tiling) for images in batches]
         for fewer, more in itertools.pairwise(taken):
-            assert fewer <= more * (1 + 1e-9), (layer.name, layer.operator, taken)
+            # With more images at work the gates may take fewer kernels: see test_depthwise_blocks.py.
+            saved = max(0.0, fewer.parts["launch"] - more.parts["launch"])
+            assert not saved or layer.squeeze
+            assert fewer.seconds - saved <= more.seconds * (1 + 1e-9), (layer.name, layer.operator, taken)
 
 
 FASTER = [
@@ -176,15 +179,17 @@ def test_a_prediction_is_its_launches_and_its_slowest_unit():
 
 
 def test_kernels_are_counted_where_the_gate_needs_several():
-    """Small squeeze-excites end in the depthwise kernel; behind the fused kernel they are two, or three."""
-    for block, form, layer, launches in (
-        ("stages.1.0", THREE, 1, 1),  # 2 * 96 * 4 weights
-        ("stages.6.0", THREE, 1, 3),  # 2 * 1152 * 48 weights, 1 tile
-        ("stages.1.0", FUSED, 0, 1),
-        ("stages.1.0", FUSED, 1, 3),  # 4 x 4 tiles to add up
-        ("stages.4.1", FUSED, 1, 2),  # one tile
+    """Small ones of many images end in the depthwise kernel; behind the fused one they are two, or three."""
+    for block, form, layer, images, launches in (
+        ("stages.1.0", THREE, 1, 256, 1),  # 2 * 96 * 4 weights
+        ("stages.1.0", THREE, 1, 4, 4),  # nothing hides that end, and many blocks have sums to add up
+        ("stages.6.0", THREE, 1, 256, 3),  # 2 * 1152 * 48 weights
+        ("stages.1.0", FUSED, 0, 4, 1),
+        ("stages.1.0", FUSED, 1, 256, 3),  # 4 x 4 tiles to add up
+        ("stages.1.0", FUSED, 1, 4, 2),  # which idle multiprocessors do on the way
+        ("stages.4.1", FUSED, 1, 256, 2),  # one tile
     ):
-        parts = predict_on_gpu(blocks("efficientnet_b0", form)[block][layer], 4, HALF, HALF, H200).parts
+        parts = predict_on_gpu(blocks("efficientnet_b0", form)[block][layer], images, HALF, HALF, H200).parts
         assert parts["launch"] == pytest.approx(launches * H200.launch_seconds)
 
 
@@ -216,9 +221,14 @@ def test_of_larger_networks_all_of_stage_1_and_first_blocks_are_fused(name):
     assert not any(block.startswith(("stages.5", "stages.6")) for block in chosen)
 
 
-def test_one_image_is_not_fused_where_launches_count():
-    """B0's kernels take 1 to 3 us of one image, and a fused block has two launches more."""
-    assert fused(forms(images=1)) == set()
+def test_one_image_is_hardly_fused_since_launches_count():
+    """B0's kernels take 1 to 3 us of one image; a fused block has a launch or two less of five or six."""
+    choices = forms(images=1)
+    assert fused(choices) <= {"stages.1.0", "stages.1.1"}
+    for choice in choices.values():
+        if len(choice.predicted) == 2:
+            three, other = (choice.predicted[form].parts["launch"] for form in (THREE, FUSED))
+            assert round((three - other) / H200.launch_seconds) in (1, 2)
 
 
 def test_float32_and_blocks_without_kernels_are_three_kernels():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from torch.export import Dim
@@ -14,13 +12,14 @@ from effnet_fast.inference import draft as draft_module
 from effnet_fast.inference.block_forms import starts_with_stem_block
 from effnet_fast.inference.cost import work
 from effnet_fast.inference.draft import choose_forms
+from effnet_fast.inference.gpu_cost import predict_on_gpu
 from effnet_fast.inference.graphs import CapturedProgram
 from effnet_fast.inference.packing import layer_weights
 from effnet_fast.inference.stem_form import choose_stem_form, has_stem_kernel
 from effnet_fast.measure.chips import find_chip
 from effnet_fast.measure.gpu_rates import nominal_rates
-from effnet_fast.models import create_model
-from effnet_fast.testing import Budget
+from tests.inference.gpu_networks import folded
+from tests.inference.parity import budget
 from tests.inference.test_graphs import fake_cuda, recorded  # noqa: F401 (a fixture)
 from tests.networks import make_tiny
 
@@ -34,11 +33,6 @@ MODELS = {
 EVERY_MODEL = pytest.mark.parametrize("changes", MODELS.values(), ids=MODELS)
 
 
-def meta(name: str):
-    with torch.device("meta"):
-        return fold(create_model(name).eval())
-
-
 @pytest.fixture
 def together(monkeypatch):
     """Engines whose stem and first block are computed together, on any device."""
@@ -50,7 +44,7 @@ def tiny(**changes):
 
 
 def test_layers_of_b0():
-    network = meta("efficientnet_b0")
+    network = folded("efficientnet_b0")
     layers = network_layers(network, (224, 224), forms=WITH_STEM)
     first, gates, second, third = layers[:4]
     assert [layer.operator for layer in (first, gates, second)] == [
@@ -77,7 +71,7 @@ def test_layers_of_b0():
 
 
 def test_what_is_computed_twice_is_counted_twice():
-    network = meta("efficientnet_b0")
+    network = folded("efficientnet_b0")
     done = {
         layer.operator: work(layer, 2, HALF, torch.uint8)
         for layer in network_layers(network, (224, 224), forms=WITH_STEM)
@@ -95,7 +89,7 @@ def test_what_is_computed_twice_is_counted_twice():
     "name", ["efficientnet_b0", "efficientnet_b7", "tf_efficientnet_lite0", "mobilenetv2_100"]
 )
 def test_networks_that_can(name):
-    network = meta(name)
+    network = folded(name)
     assert starts_with_stem_block(network, WITH_STEM)
     assert starts_with_stem_block(network, {network.blocks[0].name: WITH_STEM})
     assert not starts_with_stem_block(network, {network.blocks[1].name: WITH_STEM})
@@ -105,10 +99,10 @@ def test_networks_that_can(name):
 
 
 @pytest.mark.parametrize(
-    "model", [make_tiny(), create_model("efficientnetv2_s").eval()], ids=["residual", "v2"]
+    "make", [lambda: fold(make_tiny()), lambda: folded("efficientnetv2_s")], ids=["residual", "v2"]
 )
-def test_networks_that_cannot_take_their_other_form(model):
-    network = fold(model)
+def test_networks_that_cannot_take_their_other_form(make):
+    network = make()
     assert not has_stem_kernel(network, HALF)
     assert network_layers(network, (64, 64), forms=WITH_STEM) == network_layers(network, (64, 64))
 
@@ -120,11 +114,7 @@ def test_an_engine_equals_its_model(together, changes, dtype):
     engine = InferenceEngine(model, batch_size=4, image_size=SIZE, dtype=dtype)
     assert "stem_block" in engine.backends
     assert "stem_conv" not in engine.backends
-    with torch.no_grad():
-        stock = copy.deepcopy(model).to(dtype)(x.to(dtype)).float()
-        exact = copy.deepcopy(model).double()(x.double())
-    terms = model.config.head_channels if dtype == torch.float32 else 1
-    Budget(exact, stock, terms=terms, dtype=dtype).assert_within(engine(x))
+    budget(model, x, dtype).assert_within(engine(x))
 
 
 def test_it_gives_the_bits_of_an_engine_of_three_kernels(monkeypatch):
@@ -182,11 +172,16 @@ def test_a_cpu_never_chooses_it():
 
 
 def test_the_choice_is_what_the_prediction_says():
-    network, rates = meta("efficientnet_b0"), nominal_rates(find_chip("h200"))
+    network, rates = folded("efficientnet_b0"), nominal_rates(find_chip("h200"))
     shapes = dict(dtype=HALF, image_dtype=torch.uint8, rates=rates)
     choice = choose_stem_form(network, (224, 224), images=256, **shapes)
-    assert choice.together == (1.25 * choice.together_seconds < choice.apart_seconds)
-    assert f"{1e6 * choice.together_seconds:.0f} us together" in choice.reason
+    apart, both = (choice.predicted[form] for form in (BlockForm.THREE_KERNELS, WITH_STEM))
+    assert choice.together == (1.25 * both.seconds < apart.seconds)
+    # Each is all that its layers take, stem included, one after the other.
+    for form, kernels, predicted in ((BlockForm.THREE_KERNELS, 3, apart), (WITH_STEM, 3, both)):
+        layers = network_layers(network, (224, 224), forms=form)[:kernels]
+        each = [predict_on_gpu(layer, 256, HALF, torch.uint8, rates).seconds for layer in layers]
+        assert predicted.seconds == pytest.approx(sum(each))
     # A memory so fast that nothing is saved, or so slow that nothing else counts.
     for factor, together in ((100.0, False), (0.05, True)):
         other = rates.__class__(**{**vars(rates), "memory_bytes": factor * rates.memory_bytes,
@@ -195,6 +190,5 @@ def test_the_choice_is_what_the_prediction_says():
             choose_stem_form(network, (224, 224), images=256, **{**shapes, "rates": other}).together
             == together
         )
-    assert choose_stem_form(meta("efficientnetv2_s"), (384, 384), images=8, **shapes).reason.startswith(
-        "no kernel"
-    )
+    nothing = choose_stem_form(folded("efficientnetv2_s"), (384, 384), images=8, **shapes)
+    assert (nothing.together, nothing.predicted) == (False, {})

@@ -9,16 +9,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import json
 import math
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from effnet_fast.triton_kernels.device import Device
+from effnet_fast.tuned_files import DIRECTORY_VARIABLE, TunedFiles
 
 __all__ = [
     "DIRECTORY_VARIABLE",
@@ -33,8 +32,6 @@ __all__ = [
     "trial",
 ]
 
-SCHEMA = "effnet_fast.tuned/1"
-DIRECTORY_VARIABLE = "EFFNET_FAST_TUNED_DIR"
 PACKAGED = Path(__file__).parents[1] / "tuned"
 
 #: How far a measured problem may be from the one at hand: the sum of |log2| of the ratios of their sizes.
@@ -44,6 +41,9 @@ FARTHEST = 2.0
 
 class TunedError(ValueError):
     """A file of tuned configurations that cannot be used; the message names the file and the reason."""
+
+
+FILES = TunedFiles("effnet_fast.tuned/1", "tuned configurations", ".json", TunedError)
 
 
 @dataclass(frozen=True)
@@ -83,16 +83,8 @@ def distance(one: Any, other: Any) -> float:
 @functools.cache
 def _entries(device: Device) -> tuple[Entry, ...]:
     """What the file of `device` holds, read once; empty where there is none."""
-    folders = [PACKAGED]
-    if given := os.environ.get(DIRECTORY_VARIABLE):
-        if not Path(given).is_dir():
-            raise TunedError(f"{DIRECTORY_VARIABLE}={given}: there is no such folder")
-        folders.insert(0, Path(given))
-    for folder in folders:
-        path = folder / file_name(device)
-        if path.exists():
-            return tuple(load(path, device))
-    return ()
+    path = FILES.find(device.name, PACKAGED, os.environ.get(DIRECTORY_VARIABLE))
+    return () if path is None else tuple(load(path, device))
 
 
 def forget() -> None:
@@ -103,18 +95,13 @@ def forget() -> None:
 
 def file_name(device: Device) -> str:
     """``NVIDIA H200`` gives ``nvidia-h200.json``."""
-    return re.sub(r"[^a-z0-9]+", "-", device.name.lower()).strip("-") + ".json"
+    return FILES.name(device.name)
 
 
 def save(path: Path, device: Device, versions: Mapping[str, str], entries: Sequence[Entry]) -> None:
     """Write `path`; it is replaced as a whole."""
-    rows = [
-        json.dumps(record(entry.problem, entry.config, microseconds=entry.microseconds)) for entry in entries
-    ]
-    head = json.dumps({"schema": SCHEMA, "device": device.name, "versions": dict(versions)})[:-1]
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(f'{head}, "entries": [\n' + ",\n".join(rows) + "\n]}\n", encoding="utf-8")
-    os.replace(temporary, path)
+    rows = (record(entry.problem, entry.config, microseconds=entry.microseconds) for entry in entries)
+    FILES.save(path, device.name, versions, rows)
 
 
 def load(path: Path, device: Device) -> list[Entry]:
@@ -124,19 +111,10 @@ def load(path: Path, device: Device) -> list[Entry]:
         TunedError: it is unreadable, not JSON, of another schema or device, or has an entry that is no
             problem and configuration of this version.
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise TunedError(f"{path}: damaged file of tuned configurations ({error})") from error
-    schema = document.get("schema") if isinstance(document, dict) else None
-    if schema != SCHEMA:
-        raise TunedError(f"{path}: schema is {schema!r}, expected {SCHEMA!r}")
-    if document.get("device") != device.name:
-        raise TunedError(f"{path}: measured on {document.get('device')!r}, this is {device.name!r}")
-    rows = document.get("entries")
-    if not isinstance(rows, list):
-        raise TunedError(f"{path}: damaged file of tuned configurations (it has no entries)")
-    return [Entry(*parse(row, path), _positive(row.get("microseconds"), path)) for row in rows]
+    return [
+        Entry(*parse(row, path), _positive(row.get("microseconds"), path))
+        for row in FILES.load(path, device.name)
+    ]
 
 
 def record(problem: Any, config: Any, **more: Any) -> dict[str, Any]:
