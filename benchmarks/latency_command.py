@@ -135,9 +135,9 @@ def add_overhead(results: Results, case: Case) -> None:
         found = host_overhead(engine, images.to(dtype=case.torch_dtype, memory_format=torch.channels_last))
         row.update(
             host_us=round(found.total, 2),
-            host_dispatch_us=round(found.dispatch, 2),
-            host_loop_us=round(found.loop, 2),
+            host_program_us=round(found.program, 2),
             host_around_us=round(found.around, 2),
+            host_dispatched_us=round(found.dispatched, 2),
             host_operators=found.operators,
         )
 
@@ -187,8 +187,8 @@ def show_latency(console: Console, results: Results, path: Path) -> None:
 
 def _host_text(row: dict[str, object]) -> str:
     parts = (
-        f"dispatcher {row['host_dispatch_us']:.0f} for {row['host_operators']} operators",
-        f"Python's loop {row['host_loop_us']:.0f}",
-        f"checks, result and copy {row['host_around_us']:.0f}",
+        f"{row['host_operators']} operators {row['host_program_us']:.1f}, "
+        f"one by one through the dispatcher they take {row['host_dispatched_us']:.0f}",
+        f"checks, result and copy {row['host_around_us']:.1f}",
     )
-    return f"host overhead of a call, kernels excluded: {row['host_us']:.0f} us ({', '.join(parts)})"
+    return f"host overhead of a call, kernels excluded: {row['host_us']:.1f} us ({'; '.join(parts)})"

@@ -1,8 +1,8 @@
 """What one call of an engine costs the host besides its kernels.
 
 The engine's bound program is taken as it is, and every tensor that has images in it is narrowed to none: each
-operator is still dispatched with all of its arguments, checks them, finds nothing to do and returns. A call
-then goes the whole way that a user's does (checks of the images, result, lock, inference mode, loop, copy of
+operator is still called with all of its arguments, checks them, finds nothing to do and returns. A call then
+goes the whole way that a user's does (checks of the images, result, lock, inference mode, operators, copy of
 the logits) around kernels that take no time. Waking the threads of a kernel belongs to the kernel.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 
 import effnet_fast
-from effnet_fast.inference.program import Call, Program
+from effnet_fast.inference.program import Call, Program, assemble
 from effnet_fast.measure import LocalCandidate, alternate
 
 
@@ -25,23 +25,24 @@ class Overhead:
 
     Attributes:
         operators: that a call runs.
-        dispatch: of PyTorch's dispatcher and the operators' own checks, for all of them together.
-        loop: of the Python that calls them.
-        around: of `engine(images)` before and after the loop.
+        program: of calling all of them as the engine does, with their own checks.
+        around: of `engine(images)` before and after that.
+        dispatched: of calling the same operators one by one from Python through PyTorch's dispatcher. An
+            engine does so under a profiler; it is no part of the total.
     """
 
     operators: int
-    dispatch: float
-    loop: float
+    program: float
     around: float
+    dispatched: float
 
     @property
     def total(self) -> float:
-        return self.dispatch + self.loop + self.around
+        return self.program + self.around
 
 
-def emptied(program: Program) -> Program:
-    """`program` with no images in any tensor of any call; its output is the real one."""
+def emptied(program: Program, count: int) -> Program:
+    """`program`, bound for `count` images, with none in any tensor of a call; its output is the real one."""
     passes = tuple(
         replace(
             step,
@@ -52,7 +53,7 @@ def emptied(program: Program) -> Program:
         )
         for step in program.passes
     )
-    return replace(program, passes=passes)
+    return assemble(passes, program.output, count)
 
 
 def _without_images(call: Call) -> Call:
@@ -63,23 +64,6 @@ def _without_images(call: Call) -> Call:
     )
 
 
-def _handles_replaced(program: Program) -> Program:
-    """`program` calling a Python function that does nothing."""
-
-    def nothing(*arguments: object) -> None:
-        return None
-
-    passes = tuple(
-        replace(
-            step,
-            stem=None if step.stem is None else (nothing, step.stem[1]),
-            calls=tuple((nothing, arguments) for _, arguments in step.calls),
-        )
-        for step in program.passes
-    )
-    return replace(program, passes=passes)
-
-
 @contextmanager
 def without_kernels(engine: effnet_fast.InferenceEngine, count: int) -> Iterator[Program]:
     """Within it `engine(images)` of `count` images runs the emptied program, which it gives; the engine's own
@@ -87,7 +71,7 @@ def without_kernels(engine: effnet_fast.InferenceEngine, count: int) -> Iterator
     """
     runner = engine._runner
     lookup = runner.program
-    program = emptied(lookup(count))
+    program = emptied(lookup(count), count)
 
     def instead(images: int) -> Program:
         lookup(images)
@@ -114,7 +98,7 @@ def host_overhead(
     if not 1 <= count <= engine.batch_size:
         raise ValueError(f"host_overhead: {count} images; allowed: 1 to {engine.batch_size}, one batch")
     with without_kernels(engine, count) as program:
-        bare = _handles_replaced(program)
+        dispatched = replace(program, runs=())
 
         def inside(run: Program) -> LocalCandidate:
             def call() -> None:
@@ -127,15 +111,15 @@ def host_overhead(
             {
                 "call": LocalCandidate(lambda: engine(images)),
                 "program": inside(program),
-                "loop": inside(bare),
+                "dispatched": inside(dispatched),
             },
             rounds=rounds,
             min_seconds=min_seconds,
         )
-    call, run, loop = (1e6 * found[name].median for name in ("call", "program", "loop"))
+    call, run, one_by_one = (1e6 * found[name].median for name in ("call", "program", "dispatched"))
     return Overhead(
         operators=sum(len(step.calls) + (step.stem is not None) for step in program.passes),
-        dispatch=run - loop,
-        loop=loop,
+        program=run,
         around=call - run,
+        dispatched=one_by_one,
     )

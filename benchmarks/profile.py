@@ -1,8 +1,9 @@
 """Where the time goes: each step of an engine's plan, timed inside whole calls, and its ideal.
 
-The times are those that torch's profiler notes around every operator while the engine runs as it always does,
-so caches are as warm as in use. What is left of the call is the host: Python, the dispatcher, the profiler
-itself.
+The times are those that torch's profiler notes around every operator inside whole calls, so caches are as
+warm as in use. What is left of the call is the host: Python, the dispatcher, the profiler itself. For the
+profiler a CPU engine calls its operators one by one, which costs a call without one nothing
+(`effnet_fast.inference.native_program`).
 """
 
 from __future__ import annotations

@@ -1,14 +1,53 @@
 #include "binding.h"
 
+#include <exception>
+#include <thread>
+#include <utility>
+
+#include "team.h"
+
 namespace effnet_fast {
 
 using torch::headeronly::ScalarType;
 
+namespace {
+
+thread_local Team* leading = nullptr;  // the team that this thread leads, within with_team
+
+}  // namespace
+
 Parallel pytorch_threads() {
+  if (leading) {
+    return {leading->members(),
+            [](int64_t n, void (*body)(int64_t, int64_t, void*), void* context) { leading->run(n, body, context); }};
+  }
   return {static_cast<int64_t>(torch::stable::get_num_threads()),
           [](int64_t n, void (*body)(int64_t, int64_t, void*), void* context) {
             torch::stable::parallel_for(0, n, 1, [&](int64_t begin, int64_t end) { body(begin, end, context); });
           }};
+}
+
+void with_team(const std::function<void()>& body) {
+  const int64_t threads = torch::stable::get_num_threads();
+  if (threads <= 1 || leading) return body();
+  Team team(threads);
+  const std::thread::id caller = std::this_thread::get_id();
+  std::exception_ptr error;
+  bool led = false;
+  // PyTorch's pool always runs a part of a region on the thread that opens it, and within another region all of it.
+  torch::stable::parallel_for(0, threads, 1, [&](int64_t member, int64_t) {
+    if (std::this_thread::get_id() != caller) return team.serve(member);
+    if (std::exchange(led, true)) return;
+    leading = &team;
+    try {
+      body();
+    } catch (...) {
+      error = std::current_exception();  // the stable ABI would keep no more of it than that there was one
+    }
+    leading = nullptr;
+    team.dismiss();
+  });
+  if (error) std::rethrow_exception(error);
 }
 
 DType dtype_of(const Tensor& t, const char* name) {

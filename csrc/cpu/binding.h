@@ -7,6 +7,7 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -20,7 +21,12 @@ using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 using Padding = std::vector<int64_t>;
 
+// PyTorch's threads; within with_team those of the team.
 Parallel pytorch_threads();
+
+// Runs `body` on this thread and keeps PyTorch's other threads at hand for every loop of a kernel within it: one region
+// of its pool for all of them (team.h).
+void with_team(const std::function<void()>& body);
 
 DType dtype_of(const Tensor& t, const char* name);  // float32, float16, bfloat16 or uint8
 

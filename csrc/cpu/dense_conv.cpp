@@ -1,5 +1,5 @@
 // Registration of dense_conv for the CPU; the kernel is conv.h.
-#include "binding.h"
+#include "program.h"
 
 namespace effnet_fast {
 namespace {
@@ -37,7 +37,7 @@ void into(Tensor y, Tensor x, Tensor weight, OptionalTensor bias, int64_t stride
 STABLE_TORCH_LIBRARY_IMPL(effnet_fast, CPU, m) {
   m.impl("pack_dense_conv", TORCH_BOX(&pack_dense_conv));
   m.impl("dense_conv_into", TORCH_BOX(&into));
-  m.impl("dense_conv_packed_into", TORCH_BOX(&packed_into));
+  implement<&packed_into>(m, "dense_conv_packed_into");
 }
 
 }  // namespace effnet_fast

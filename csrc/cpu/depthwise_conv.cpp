@@ -1,6 +1,6 @@
 // Registration of depthwise_conv, depthwise_conv_pool and depthwise_conv_gate for the CPU; the kernels are
 // depthwise_conv.h and squeeze_excite_gate.h.
-#include "binding.h"
+#include "program.h"
 
 namespace effnet_fast {
 namespace {
@@ -85,12 +85,12 @@ void gate_into(Tensor y, Tensor gates, Tensor x, Tensor weight, OptionalTensor b
 STABLE_TORCH_LIBRARY_IMPL(effnet_fast, CPU, m) {
   m.impl("pack_depthwise_conv", TORCH_BOX(&pack_depthwise_conv));
   m.impl("depthwise_conv_into", TORCH_BOX(&into));
-  m.impl("depthwise_conv_packed_into", TORCH_BOX(&packed_into));
+  implement<&packed_into>(m, "depthwise_conv_packed_into");
   m.impl("depthwise_conv_pool_into", TORCH_BOX(&pool_into));
-  m.impl("depthwise_conv_pool_packed_into", TORCH_BOX(&pool_packed_into));
+  implement<&pool_packed_into>(m, "depthwise_conv_pool_packed_into");
   m.impl("pack_depthwise_conv_gate", TORCH_BOX(&pack_depthwise_conv_gate));
   m.impl("depthwise_conv_gate_into", TORCH_BOX(&gate_into));
-  m.impl("depthwise_conv_gate_packed_into", TORCH_BOX(&gate_packed_into));
+  implement<&gate_packed_into>(m, "depthwise_conv_gate_packed_into");
 }
 
 }  // namespace effnet_fast

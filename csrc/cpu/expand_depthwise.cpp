@@ -1,5 +1,5 @@
 // Registration of expand_depthwise and expand_depthwise_pool for the CPU; the kernel is expand_depthwise.h.
-#include "binding.h"
+#include "program.h"
 
 namespace effnet_fast {
 namespace {
@@ -68,9 +68,9 @@ void pool_into(Tensor y, Tensor sums, Tensor x, Tensor w_expand, OptionalTensor 
 STABLE_TORCH_LIBRARY_IMPL(effnet_fast, CPU, m) {
   m.impl("pack_expand_depthwise", TORCH_BOX(&pack_expand_depthwise));
   m.impl("expand_depthwise_into", TORCH_BOX(&into));
-  m.impl("expand_depthwise_packed_into", TORCH_BOX(&packed_into));
+  implement<&packed_into>(m, "expand_depthwise_packed_into");
   m.impl("expand_depthwise_pool_into", TORCH_BOX(&pool_into));
-  m.impl("expand_depthwise_pool_packed_into", TORCH_BOX(&pool_packed_into));
+  implement<&pool_packed_into>(m, "expand_depthwise_pool_packed_into");
 }
 
 }  // namespace effnet_fast

@@ -2,7 +2,7 @@
 // one behind the other: the k x k expansion and the projection.
 #include "fused_mbconv_shape.h"
 
-#include "binding.h"
+#include "program.h"
 
 namespace effnet_fast {
 namespace {
@@ -67,7 +67,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(effnet_fast, m) {
 STABLE_TORCH_LIBRARY_IMPL(effnet_fast, CPU, m) {
   m.impl("pack_fused_mbconv", TORCH_BOX(&pack_fused_mbconv));
   m.impl("fused_mbconv_into", TORCH_BOX(&into));
-  m.impl("fused_mbconv_packed_into", TORCH_BOX(&packed_into));
+  implement<&packed_into>(m, "fused_mbconv_packed_into");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(effnet_fast, CompositeExplicitAutograd, m) {

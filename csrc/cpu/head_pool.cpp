@@ -1,5 +1,5 @@
 // Registration of head_pool for the CPU; the kernel is head_pool.h.
-#include "binding.h"
+#include "program.h"
 
 namespace effnet_fast {
 namespace {
@@ -31,7 +31,7 @@ void into(Tensor y, Tensor x, Tensor weight, OptionalTensor bias, std::string ac
 STABLE_TORCH_LIBRARY_IMPL(effnet_fast, CPU, m) {
   m.impl("pack_head_pool", TORCH_BOX(&pack_head_pool));
   m.impl("head_pool_into", TORCH_BOX(&into));
-  m.impl("head_pool_packed_into", TORCH_BOX(&packed_into));
+  implement<&packed_into>(m, "head_pool_packed_into");
 }
 
 }  // namespace effnet_fast

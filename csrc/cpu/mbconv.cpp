@@ -2,7 +2,7 @@
 // other: expansion, if there is one; depthwise filter; squeeze-excite, if there is one; projection.
 #include "mbconv_shape.h"
 
-#include "binding.h"
+#include "program.h"
 
 namespace effnet_fast {
 namespace {
@@ -80,7 +80,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(effnet_fast, m) {
 STABLE_TORCH_LIBRARY_IMPL(effnet_fast, CPU, m) {
   m.impl("pack_mbconv", TORCH_BOX(&pack_mbconv));
   m.impl("mbconv_into", TORCH_BOX(&into));
-  m.impl("mbconv_packed_into", TORCH_BOX(&packed_into));
+  implement<&packed_into>(m, "mbconv_packed_into");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(effnet_fast, CompositeExplicitAutograd, m) {

@@ -1,5 +1,5 @@
 // Registration of pointwise_conv for the CPU; the kernel is pointwise_conv.h.
-#include "binding.h"
+#include "program.h"
 
 namespace effnet_fast {
 namespace {
@@ -41,7 +41,7 @@ void into(Tensor y, Tensor x, Tensor weight, OptionalTensor bias, std::string ac
 STABLE_TORCH_LIBRARY_IMPL(effnet_fast, CPU, m) {
   m.impl("pack_pointwise_conv", TORCH_BOX(&pack_pointwise_conv));
   m.impl("pointwise_conv_into", TORCH_BOX(&into));
-  m.impl("pointwise_conv_packed_into", TORCH_BOX(&packed_into));
+  implement<&packed_into>(m, "pointwise_conv_packed_into");
 }
 
 }  // namespace effnet_fast

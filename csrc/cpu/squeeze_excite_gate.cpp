@@ -1,5 +1,5 @@
 // Registration of squeeze_excite_gate for the CPU; the kernel is squeeze_excite_gate.h.
-#include "binding.h"
+#include "program.h"
 
 namespace effnet_fast {
 namespace {
@@ -39,7 +39,7 @@ void into(Tensor y, Tensor sums, int64_t count, Tensor w1, OptionalTensor b1, Te
 STABLE_TORCH_LIBRARY_IMPL(effnet_fast, CPU, m) {
   m.impl("pack_squeeze_excite_gate", TORCH_BOX(&pack_squeeze_excite_gate));
   m.impl("squeeze_excite_gate_into", TORCH_BOX(&into));
-  m.impl("squeeze_excite_gate_packed_into", TORCH_BOX(&packed_into));
+  implement<&packed_into>(m, "squeeze_excite_gate_packed_into");
 }
 
 }  // namespace effnet_fast

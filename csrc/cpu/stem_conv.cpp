@@ -1,5 +1,5 @@
 // Registration of stem_conv for the CPU; the kernel is conv.h.
-#include "binding.h"
+#include "program.h"
 
 namespace effnet_fast {
 namespace {
@@ -49,7 +49,7 @@ void into(Tensor y, Tensor image, Tensor weight, OptionalTensor bias, int64_t st
 STABLE_TORCH_LIBRARY_IMPL(effnet_fast, CPU, m) {
   m.impl("pack_stem_conv", TORCH_BOX(&pack_stem_conv));
   m.impl("stem_conv_into", TORCH_BOX(&into));
-  m.impl("stem_conv_packed_into", TORCH_BOX(&packed_into));
+  implement<&packed_into>(m, "stem_conv_packed_into");
 }
 
 }  // namespace effnet_fast

@@ -1,7 +1,8 @@
 """A plan bound to memory: every call of a forward pass with its arguments ready.
 
 All views of the arena, argument tuples and operator handles are made once for a number of images; what is
-left for a forward pass is `handle(*arguments)` in a loop, and the stem's slice of the images.
+left for a forward pass is `handle(*arguments)` in a loop, and the stem's slice of the images. Calls of the
+CPU library are not even that: they run as one (`native_program.py`).
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from effnet_fast import ops
 from effnet_fast.backends import Backend
 from effnet_fast.inference.arguments import Held, Made, arguments, written
 from effnet_fast.inference.layers import IMAGE, Layer, Value
+from effnet_fast.inference.native_program import ImageRange, Run, observed, runs
 from effnet_fast.inference.planner import Plan
 
-__all__ = ["Opening", "Program", "allocate_arena", "bind"]
+__all__ = ["Opening", "Program", "allocate_arena", "assemble", "bind"]
 
 Call = tuple[Callable[..., None], tuple]
 
@@ -36,7 +38,7 @@ class Opening:
 
     steps: tuple[tuple[Call, bool], ...]
 
-    def bound(self, images: Tensor) -> list[Call]:
+    def bound(self, images: Tensor | ImageRange) -> list[Call]:
         """The calls on `images`: on as many of the images that they are bound for."""
         count = images.shape[0]
         calls = []
@@ -68,7 +70,7 @@ class Pass:
     names: tuple[str, ...]
     beside: tuple[Call, ...] = ()
 
-    def bound(self, images: Tensor) -> list[Call]:
+    def bound(self, images: Tensor | ImageRange) -> list[Call]:
         """Every call of this pass over a batch of `images`, the stem's with its images."""
         if self.stem is None:
             return [*self.calls, *self.beside]
@@ -80,13 +82,21 @@ class Pass:
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A forward pass over a fixed number of images; `output` [images, num_classes] lies in the arena."""
+    """A forward pass over a fixed number of images; `output` [images, num_classes] lies in the arena.
+
+    `runs`: the same calls, as many of them at a time as the CPU library takes; empty where it takes none.
+    """
 
     passes: tuple[Pass, ...]
     output: Tensor
+    runs: tuple[Run, ...] = ()
 
     def run(self, images: Tensor) -> Tensor:
         """The logits of `images` [n, C, H, W] in any layout; valid until the arena is used again."""
+        if self.runs and not observed():
+            for run in self.runs:
+                run(images)
+            return self.output
         for step in self.passes:
             if step.stem is not None:
                 stem, (y, *rest) = step.stem
@@ -132,7 +142,13 @@ def bind(
             calls = [binder.call(layer, begin, end) for layer in segment.layers]
             stem, rest = _opened(segment.layers, calls)
             run.append(Pass(begin, end, stem, tuple(rest), names))
-    return Program(tuple(run), binder.view(plan.output, 0, images).flatten(1))
+    return assemble(tuple(run), binder.view(plan.output, 0, images).flatten(1), images)
+
+
+def assemble(passes: tuple[Pass, ...], output: Tensor, images: int) -> Program:
+    """The program of `passes` over a batch of `images`, with runs of calls left to the CPU library."""
+    calls = [call for step in passes for call in step.bound(ImageRange(0, images))]
+    return Program(passes, output, runs(calls))
 
 
 def _opened(layers: Sequence[Layer], calls: Sequence[Call]) -> tuple[Call | None, Sequence[Call]]:

@@ -47,7 +47,7 @@ def test_a_latency_run_over_fakes(fake_peers, tmp_path, b0):
     assert rows["engine"]["p99_ms"] == 500.0
     assert rows["engine"]["calls"] == 60
     assert rows["eager-nhwc"]["p99_ms"] == 200.0
-    parts = [rows["engine"][f"host_{part}_us"] for part in ("dispatch", "loop", "around")]
+    parts = [rows["engine"][f"host_{part}_us"] for part in ("program", "around")]
     assert rows["engine"]["host_us"] == pytest.approx(sum(parts), abs=0.05)
     engine = effnet_fast.InferenceEngine(b0, batch_size=1, image_size=32)
     assert rows["engine"]["host_operators"] == len(engine.plan.layers)

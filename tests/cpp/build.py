@@ -61,6 +61,11 @@ def native() -> Target:
     return Target("native", (os.environ.get("CXX", "g++"),), (*_FLAGS, *_SANITIZERS), "-O0")
 
 
+def threads() -> Target:
+    """This machine, with ThreadSanitizer."""
+    return Target("threads", (os.environ.get("CXX", "g++"),), (*_FLAGS, "-fsanitize=thread"), "-O1")
+
+
 def aarch64() -> Target:
     """64-bit ARM, where the portable vectors are NEON: optimised, since what the compiler makes of them is
     the question; without sanitizers, which an emulator does not carry.
@@ -152,4 +157,11 @@ def build(kernel: str, target: Target, note: Callable[[str], None] = _silent) ->
         sources = [*LIBRARY, TESTS / "harness.cpp", TESTS / f"{kernel}_test.cpp"]
         objects = [str(path) for path in pool.map(lambda source: _compile(target, source, note), sources)]
     name = f"{kernel}-{target.name}-{_key(target, *objects)}"
+    return _make(FOLDER / name, [*target.compiler, *target.flags, *objects], note)
+
+
+def build_team(target: Target, note: Callable[[str], None] = _silent) -> Path:
+    """The executable that tests teams of threads (csrc/cpu/team.h), in which no kernel is."""
+    objects = [str(_compile(target, source, note)) for source in (CPU / "team.cpp", TESTS / "team.cpp")]
+    name = f"team-{target.name}-{_key(target, *objects)}"
     return _make(FOLDER / name, [*target.compiler, *target.flags, *objects], note)
