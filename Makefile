@@ -11,19 +11,20 @@ export TORCH_CUDA_ARCH_LIST ?= 9.0
 
 NATIVE := setup.py pyproject.toml $(shell find csrc -type f)
 
-.PHONY: help bench peers bench-full bench-cpu bench-micro test test-full gpu lint format wheel readme report build clean
+.PHONY: help bench peers bench-full bench-cpu bench-micro page test test-full gpu lint format wheel readme report build clean
 
 help:
-	@echo "make bench       classify photographs and compare with stock PyTorch across phi (6 minutes)"
+	@echo "make bench       classify photographs and compare with stock PyTorch across phi (6 minutes); ends with the page"
 	@echo "make bench-full  B0 to B7 with every peer (an hour)"
 	@echo "make bench-cpu   the networks and peers of the CPU targets, and which are met: what the README quotes (30 minutes)"
 	@echo "make peers       installs the peers that make bench leaves out: ONNX Runtime and OpenVINO"
-	@echo "make bench-micro host overhead per call, with pytest-benchmark"
-	@echo "                python -m benchmarks also has latency, memory, ops, blocks, profile"
+	@echo "make bench-micro host overhead per call, single CPU kernels and imports, with pytest-benchmark"
+	@echo "                python -m benchmarks also has latency, memory, ops, blocks, profile, compare"
+	@echo "make page        one HTML page, and its plots, of the committed results (nothing is measured)"
 	@echo "make test        the tests; make test-full adds the slow ones"
 	@echo "make lint        ruff and clang-format; make format applies them"
 	@echo "make wheel       builds a wheel, installs it in a bare environment and classifies a photograph"
-	@echo "make readme      regenerates the README's tables from the committed results"
+	@echo "make readme      regenerates the README's tables and pictures from the committed results"
 	@echo "make gpu         on a machine with a GPU: builds, tests, sanitizes and measures with the Python on PATH"
 	@echo "make report      compiles every GPU kernel for every architecture and writes docs/resources"
 
@@ -42,6 +43,10 @@ peers: $(VENV)/peers
 
 bench-micro: build
 	$(RUN) -m pytest benchmarks/micro --benchmark-only --benchmark-autosave
+
+# Into benchmarks/results/report; nothing is measured.
+page: build
+	$(RUN) -m benchmarks report
 
 # One thread each, and as many at a time as there are cores: most of it is Python, which interprets GPU kernels.
 TESTS := OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(MAX_JOBS)

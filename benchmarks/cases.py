@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -78,19 +79,33 @@ def parse_dtypes(text: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def describe_model(name: str) -> tuple[int, float]:
-    """Image size of the variant, and 1e9 multiply-adds of one such image (nothing is computed)."""
+#: Sides of images that a sweep takes: a network halves them five times.
+IMAGE_SIDES = range(32, 2049)
+
+
+def describe_model(name: str, side: int | None = None) -> tuple[int, float]:
+    """Side of an image of the variant, the published one for None, and 1e9 multiply-adds of one such image
+    (nothing is computed).
+    """
     config = model_config(name)
-    return config.resolution, count_macs(config) / 1e9
+    side = side or config.resolution
+    return side, count_macs(config, side) / 1e9
 
 
 def sweep(
-    models: Sequence[str], batches: Sequence[int], dtypes: Sequence[str], device: str = "cpu"
+    models: Sequence[str],
+    batches: Sequence[int],
+    dtypes: Sequence[str],
+    device: str = "cpu",
+    sides: Sequence[int] = (),
 ) -> list[Case]:
-    """Every combination, variant by variant; batches are halved to keep the device's `MAX_GMACS_PER_CALL`."""
+    """Every combination, variant by variant; batches are halved to keep the device's `MAX_GMACS_PER_CALL`.
+
+    `sides` of the images; none: each variant at its published one.
+    """
     cases: dict[str, Case] = {}
-    for model in models:
-        size, gmacs = describe_model(model)
+    for model, side in itertools.product(models, sides or (None,)):
+        size, gmacs = describe_model(model, side)
         for batch in batches:
             fitting = batch
             while fitting > 1 and fitting * gmacs > MAX_GMACS_PER_CALL[device]:

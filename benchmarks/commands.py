@@ -9,11 +9,12 @@ import click
 import torch
 from rich.console import Console
 
-from benchmarks import operator_tables, operators, readme
+from benchmarks import limits, operator_tables, operators, readme
 from benchmarks import photos as photographs
 from benchmarks.allocator import settle_allocator
 from benchmarks.blocks_command import blocks_command
 from benchmarks.cases import describe_model, parse_dtypes, parse_numbers
+from benchmarks.compare_command import compare, show_comparison
 from benchmarks.console import (
     FOLDER,
     LOCAL,
@@ -28,13 +29,15 @@ from benchmarks.console import (
 )
 from benchmarks.contest import Job, rows_text
 from benchmarks.devices import DEVICES, check_device
+from benchmarks.fuse_command import fuse_command, show_blocks, show_fuse
 from benchmarks.ladder_command import run_ladder, show_ladder
 from benchmarks.latency_command import latency
 from benchmarks.layers import layer_cases
 from benchmarks.memory_command import memory_command
-from benchmarks.models_command import models, run_default, show_models
+from benchmarks.models_command import default_path, models, run_default, show_models
 from benchmarks.profile_command import profile_command
 from benchmarks.progress import Reporter
+from benchmarks.report.command import report, write_local_page
 from benchmarks.resources.command import resources
 from benchmarks.results import ResultError, Results, load, save
 from benchmarks.rows import OK
@@ -52,10 +55,11 @@ OPS_SECONDS = 0.05
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.pass_context
 def main(context: click.Context) -> None:
-    """Compare effnet_fast with stock PyTorch. Without a command: photos, then models."""
+    """Compare effnet_fast with stock PyTorch. Without a command: photos, then models, then the page."""
     if context.invoked_subcommand is None:
         agreed = run_photos(LOCAL)
         served = run_default()
+        write_local_page([LOCAL / "photos.json", default_path()])
         context.exit(0 if agreed and served else 1)
 
 
@@ -188,10 +192,14 @@ def ops_command(
     def run(pending: list[Job], results: Results) -> int:
         if not pending:
             return 0
-        console.print(f"{len(pending)} layers to measure; first, how fast a plain copy is", highlight=False)
-        runner = operators.OperatorRunner(settings, reporter, device, operators.copy_bandwidth(device))
-        limit = None if limit_minutes is None else 60 * limit_minutes
-        return runner.run(pending, results, lambda: save(results, path), deadline_seconds=limit)
+        console.print(
+            f"{len(pending)} layers to measure; first, the ceilings of this machine", highlight=False
+        )
+        copy = limits.copy_bandwidth(device)
+        measured = {name: limits.measure_limits(device, name, copy=copy) for name in dtypes}
+        runner = operators.OperatorRunner(settings, reporter, device, measured)
+        deadline = None if limit_minutes is None else 60 * limit_minutes
+        return runner.run(pending, results, lambda: save(results, path), deadline_seconds=deadline)
 
     rows = run_sweep(console, path, fresh, jobs, run, _show_operators, resume=resume)
     if any(row["status"] != OK for row in rows if row["group"] == "ours"):
@@ -212,12 +220,14 @@ def _show_operators(console: Console, results: Results, path: Path) -> None:
 def readme_command(results: Path | None, target: Path, check: bool) -> None:
     """Write the measured table of the README from a result file.
 
-    Without one: from the committed one, and the ladders of docs/kernels.md from theirs.
+    Without one: from the committed one, and the support matrix, and the ladders of docs/kernels.md, from
+    theirs; and draw the pictures that these documents show anew.
     """
     try:
         table = readme.markdown_table(load(results or readme.committed_results(RESULTS), kind="models"))
         texts = {target: readme.update_readme(target.read_text(encoding="utf-8"), table)}
         if results is None:
+            texts[target] = readme.update_fuse(texts[target], readme.committed_fuse(RESULTS))
             ladders = readme.committed_ladders(RESULTS)
             texts[KERNELS] = readme.update_ladders(KERNELS.read_text(encoding="utf-8"), ladders)
     except (ResultError, OSError) as error:
@@ -228,16 +238,25 @@ def readme_command(results: Path | None, target: Path, check: bool) -> None:
         raise click.ClickException(f"{names} is out of date: run python -m benchmarks readme")
     for path, text in outdated.items():
         path.write_text(text, encoding="utf-8")
+    if results is None and not check:
+        for path in readme.draw_pictures(RESULTS):
+            new_console().print(f"drawn: {shown_path(path)}", markup=False, highlight=False)
 
 
 #: What `show` can show, by the kind of result file.
-SHOWN = {"models": show_models, "ladder": show_ladder}
+SHOWN = {
+    "models": show_models,
+    "ladder": show_ladder,
+    "compare": show_comparison,
+    "fuse": show_fuse,
+    "fuse-blocks": show_blocks,
+}
 
 
 @main.command()
 @click.argument("results", type=click.Path(path_type=Path))
 def show(results: Path) -> None:
-    """Print the table of a result file, of models or of a ladder, and draw its picture anew."""
+    """Print the table of a result file, and draw its picture anew where it has one."""
     try:
         found = load(results)
         if found.kind not in SHOWN:
@@ -249,5 +268,15 @@ def show(results: Path) -> None:
     SHOWN[found.kind](new_console(), found, results)
 
 
-for command in (models, latency, memory_command, profile_command, blocks_command, resources):
+for command in (
+    models,
+    compare,
+    latency,
+    memory_command,
+    profile_command,
+    report,
+    blocks_command,
+    fuse_command,
+    resources,
+):
     main.add_command(command)

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 
-from effnet_fast.measure import Candidate, LocalCandidate
+from effnet_fast.measure import CallBatches, Candidate, LocalCandidate
 
 DEVICES = ("cpu", "cuda")
-
-#: Calls between two synchronisations on a GPU take about this long, and there are at most so many: a
-#: throughput is that of a queue which is never empty, and a launch is fast where the one before hides it.
-BATCH_SECONDS = 0.02
-MOST_CALLS = 1000
 
 
 def default_device() -> str:
@@ -65,33 +59,3 @@ def candidate(call: Callable[[], object], device: str, *, each_call: bool = Fals
     if each_call:
         return LocalCandidate(call, synchronize=torch.cuda.synchronize)
     return CallBatches(call, synchronize=torch.cuda.synchronize)
-
-
-class CallBatches:
-    """A candidate whose calls are timed in batches of `BATCH_SECONDS`, synchronised before and after each.
-
-    Args:
-        call: the work.
-        synchronize: waits for the device.
-        options: of `LocalCandidate`.
-    """
-
-    def __init__(
-        self, call: Callable[[], object], *, synchronize: Callable[[], None], **options: object
-    ) -> None:
-        self._call = call
-        self._calls = 0
-        self._batch = LocalCandidate(self._run, synchronize=synchronize, **options)
-
-    def _run(self) -> None:
-        for _ in range(self._calls):
-            self._call()
-
-    def sample(self, min_seconds: float) -> list[float]:
-        """Seconds of each call: the mean of its batch."""
-        if not self._calls:
-            self._calls = 1
-            (seconds,) = self._batch.sample(0.0)
-            self._calls = min(MOST_CALLS, max(1, math.ceil(BATCH_SECONDS / max(seconds, 1e-9))))
-        batches = self._batch.sample(min_seconds)
-        return [seconds / self._calls for seconds in batches for _ in range(self._calls)]

@@ -16,7 +16,8 @@ from benchmarks.blocks import BlockCase, BlockContest, mbconv_blocks, named_bloc
 from benchmarks.cases import DTYPES
 from benchmarks.contest import ContestRunner, Job, Row, put_times
 from benchmarks.ladder_bytes import rung_bytes
-from benchmarks.ladder_floor import Limits, floor
+from benchmarks.ladder_floor import floor
+from benchmarks.limits import Limits
 from benchmarks.operators import COMPILE_MODES, cudnn
 from benchmarks.peers import PEERS
 from benchmarks.progress import Reporter

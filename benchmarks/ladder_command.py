@@ -9,7 +9,7 @@ import click
 import torch
 from rich.console import Console
 
-from benchmarks import ladder, ladder_floor, ladder_plots, ladder_tables
+from benchmarks import ladder, ladder_plots, ladder_tables, limits
 from benchmarks.allocator import settle_allocator
 from benchmarks.cases import describe_model, parse_dtypes, parse_numbers
 from benchmarks.console import new_console, result_path, run_sweep, shown_path, usage
@@ -72,10 +72,10 @@ def run_ladder(
     def run(pending: list[Job], results: Results) -> int:
         if not pending:
             return 0
-        limits = ladder_floor.measure_limits(device, storage)
-        results.environment["limits"] = limits.record()
+        found = limits.measure_limits(device, storage)
+        results.environment["limits"] = found.record()
         reporter = Reporter(console, title=ladder.case_title, text=rows_text)
-        runner = LadderRunner(settings, reporter, device, limits)
+        runner = LadderRunner(settings, reporter, device, found)
         return runner.run(pending, results, lambda: save(results, path))
 
     rows = run_sweep(console, path, fresh, [Job(case, peers)], run, show_ladder, resume=resume)

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from benchmarks import bars, plots, tables
-from benchmarks.cases import PHIS, Case, networks_between, parse_dtypes, parse_numbers, sweep
+from benchmarks.cases import IMAGE_SIDES, PHIS, Case, networks_between, parse_dtypes, parse_numbers, sweep
 from benchmarks.console import (
     FOLDER,
     RESULTS,
@@ -23,6 +23,8 @@ from benchmarks.console import (
     usage,
 )
 from benchmarks.devices import DEVICES, check_device, default_device
+from benchmarks.limits import Limits
+from benchmarks.network_floor import add_floors, measure_all
 from benchmarks.peers import PEERS, default_peers, parse_peers
 from benchmarks.progress import Reporter
 from benchmarks.results import Results, save
@@ -60,6 +62,7 @@ DEADLINE_SECONDS = 290.0
     "--model and --dtype: those of it.",
 )
 @click.option("--batch", help="Images per call.  [default: 1,16; on a GPU 1,32,256]")
+@click.option("--resolution", help="Sides of the images, e.g. 192,288.  [default: each variant's published]")
 @click.option("--dtype", help="[default: float32,bfloat16; on a GPU float16,bfloat16]")
 @click.option("--device", type=click.Choice(DEVICES), help="[default: cuda where there is one]")
 @click.option(
@@ -83,6 +86,7 @@ def models(
     continuous: bool,
     suite: str | None,
     batch: str | None,
+    resolution: str | None,
     dtype: str | None,
     device: str | None,
     peers: str | None,
@@ -107,7 +111,7 @@ def models(
     if suite:
         others = {
             "--phi": phi, "--continuous": continuous, "--batch": batch, "--device": device, "--peers": peers,
-            "--full": full,
+            "--resolution": resolution, "--full": full,
         }  # fmt: skip
         for option in (option for option, value in others.items() if value):
             raise click.UsageError(f"--suite and {option} exclude each other")
@@ -121,7 +125,8 @@ def models(
     if continuous:
         names = networks_between(min(indices), max(indices))
     batches = usage(parse_numbers, batch or BATCHES[chosen], name="--batch")
-    cases = usage(sweep, names, batches, usage(parse_dtypes, dtype or DTYPES[chosen]), chosen)
+    sides = usage(parse_numbers, resolution, allowed=IMAGE_SIDES, name="--resolution") if resolution else ()
+    cases = usage(sweep, names, batches, usage(parse_dtypes, dtype or DTYPES[chosen]), chosen, sides)
     narrowed = not (full or peers or model_names or continuous)
     all_peers = usage(parse_peers, peers, chosen) if peers else default_peers(chosen, quick=not full)
     jobs = [Job(case, tuple(_peers_of(case, all_peers) if narrowed else all_peers)) for case in cases]
@@ -131,6 +136,7 @@ def models(
         "" if model_names or phi is None else f"--phi {phi}",
         "--continuous" if continuous else "",
         "" if batch in (None, BATCHES[chosen]) else f"--batch {batch}",
+        f"--resolution {resolution}" if resolution else "",
         "" if dtype in (None, DTYPES[chosen]) else f"--dtype {dtype}",
         f"--device {device}" if device else "",
         f"--peers {peers}" if peers else "",
@@ -192,12 +198,17 @@ def default_jobs(device: str) -> list[Job]:
     return [Job(case, tuple(_peers_of(case, default_peers(device, quick=True)))) for case in cases]
 
 
+def default_path() -> Path:
+    """The result file of `run_default`."""
+    return result_path("models", default_device(), full=False, out=None)
+
+
 def run_default() -> bool:
     """Run `default_jobs` on the default device, as long as a look may take; see `run_models`."""
     device = default_device()
     return run_models(
         new_console(),
-        result_path("models", device, full=False, out=None),
+        default_path(),
         default_jobs(device),
         QUICK,
         device=device,
@@ -229,10 +240,17 @@ def run_models(
     fresh = Results("models", describe(device=device, threads=threads), noted, command)
 
     def run(pending: list[Job], results: Results) -> int:
+        limits: dict[str, Limits] = {}
+        if pending and start_peer is None:  # fakes have no floor
+            limits = measure_all(device, [job.case.dtype for job in pending], threads)
+            results.environment["limits"] = {name: found.record() for name, found in limits.items()}
+
+        def save_rows() -> None:
+            add_floors(results.rows, limits)
+            save(results, path)
+
         with Runner(settings, Reporter(console), device=device, start_peer=start_peer) as runner:
-            return runner.run(
-                pending, results, lambda: save(results, path), deadline_seconds=deadline_seconds
-            )
+            return runner.run(pending, results, save_rows, deadline_seconds=deadline_seconds)
 
     rows = run_sweep(console, path, fresh, jobs, run, show_models, resume=resume)
     return all(row["status"] == OK for row in rows if tables.is_ours(row))
@@ -246,7 +264,9 @@ def show_models(console: Console, results: Results, path: Path) -> None:
     for line in target_lines(results):
         console.print(line, markup=False, highlight=False)
     picture = path.with_suffix(".png")
-    draw = bars.plot_bars if results.settings.get("suite") else plots.plot_models
+    sizes = {(row["model"], row["image_size"]) for row in results.rows}
+    several = len(sizes) > len({model for model, _ in sizes})  # which a line across phi has no place for
+    draw = bars.plot_bars if several or results.settings.get("suite") else plots.plot_models
     drawn = draw(results, picture)
     files = f"{shown_path(path)}, .csv" + (", .png" if drawn else "")
     console.print(f"written: {files}", markup=False, highlight=False)

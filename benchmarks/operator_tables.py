@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rich import box
 from rich.table import Table
 
+from benchmarks.ideal import share_text
 from benchmarks.results import Results
 from benchmarks.tables import SHORT_DTYPES, Row, ratio_text
 
@@ -74,6 +75,7 @@ def operators_table(results: Results) -> Table:
     table = Table(
         title=f"milliseconds a call, {results.environment['gpu'] or results.environment['cpu']}",
         caption="of copy: share of the bandwidth of a plain copy, by what the operator must read and write; "
+        "of roof: of what bytes at that bandwidth or arithmetic at its peak allow, whichever is less; "
         "vs stock: speed against the fastest of eager channels_last and torch.compile",
         title_justify="left",
         caption_justify="left",
@@ -81,7 +83,19 @@ def operators_table(results: Results) -> Table:
     )
     for heading in ("model", "layer", "shape"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("layers", "batch", "dtype", "by", "ms", "GB/s", "of copy", "stock", "ms", "vs stock"):
+    for heading in (
+        "layers",
+        "batch",
+        "dtype",
+        "by",
+        "ms",
+        "GB/s",
+        "of copy",
+        "of roof",
+        "stock",
+        "ms",
+        "vs stock",
+    ):
         table.add_column(heading, justify="right")
     for line in lines[:MOST_LINES]:
         first, ours, stock = line.first, line.ours, line.stock
@@ -97,6 +111,7 @@ def operators_table(results: Results) -> Table:
             _milliseconds(ours),
             f"{ours['gb_per_second']:.1f}" if ours else "-",
             f"{ours['copy_share']:.0%}" if ours else "-",
+            share_text(ours.get("of_roof") if ours else None),
             stock["peer"] if stock else "-",
             _milliseconds(stock),
             verdict,

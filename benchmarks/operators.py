@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from benchmarks.contest import ContestRunner, candidate, judge
+from benchmarks.cases import DTYPES
+from benchmarks.contest import ContestRunner, judge
 from benchmarks.layers import LayerCase, images_of
+from benchmarks.limits import Limits, arithmetic_seconds, peak_gmacs
 from benchmarks.progress import Reporter
 from benchmarks.rows import ERROR, OK
 from benchmarks.runner import Settings
 from benchmarks.unfused import Unfused, compiled_call
 from effnet_fast import backends
-from effnet_fast.measure import alternate
+from effnet_fast.inference.cost import work
 from effnet_fast.ops import handle
 from effnet_fast.ops.geometry import allocate
 from effnet_fast.ops.schemas import OPERATORS
@@ -38,9 +40,6 @@ CUDNN = {"eager-search": {"benchmark": True}, "eager-native": {"enabled": False}
 #: How torch.compile is asked for its best on each device. CUDA graphs are left out: they take a launch's cost
 #: away from any kernel, ours too.
 COMPILE_MODES = {"cpu": None, "cuda": "max-autotune-no-cudagraphs"}
-
-#: Of each of the two buffers of a copy: many times what any cache of the device holds.
-COPY_BYTES = {"cpu": 512 << 20, "cuda": 2 << 30}
 
 
 def available_backends(device: str) -> list[str]:
@@ -90,15 +89,6 @@ def cudnn(**changes: bool) -> Iterator[None]:
     finally:
         for name, value in before.items():
             setattr(flags, name, value)
-
-
-def copy_bandwidth(device: str, *, size: int | None = None) -> float:
-    """Bytes a second that a plain copy reads and writes."""
-    size = size or COPY_BYTES[device]
-    source = torch.ones(size, dtype=torch.uint8, device=device)
-    target = torch.zeros_like(source)
-    timed = alternate({"copy": candidate(lambda: target.copy_(source), device)}, rounds=5, min_seconds=0.1)
-    return 2 * size / timed["copy"].median
 
 
 def moved_bytes(arguments: Sequence[Any], outputs: Sequence[torch.Tensor]) -> int:
@@ -161,13 +151,13 @@ class Contest:
 
 
 class OperatorRunner(ContestRunner):
-    """Contests of single layers; `copy_bytes_per_second` is the bandwidth that theirs is compared with."""
+    """Contests of single layers; `limits` are the rates that theirs are compared with, by dtype."""
 
     def __init__(
-        self, settings: Settings, reporter: Reporter, device: str, copy_bytes_per_second: float
+        self, settings: Settings, reporter: Reporter, device: str, limits: Mapping[str, Limits]
     ) -> None:
         super().__init__(settings, reporter, device)
-        self.copy_bytes_per_second = copy_bytes_per_second
+        self.limits = limits
 
     def open(self, case: LayerCase) -> Contest:
         return Contest(case, self.device)
@@ -176,12 +166,25 @@ class OperatorRunner(ContestRunner):
         return new_row(case, peer, self.device)
 
     def complete(self, contest: Contest, row: dict[str, object]) -> None:
+        case, limits = contest.case, self.limits[contest.case.dtype]
+        copy, rates = limits.copy_bytes_per_second, limits.arithmetic
+        memory = contest.bytes / copy
+        arithmetic = arithmetic_seconds([case.layer], case.batch, case.dtype, rates)
+        storage = DTYPES[case.dtype]
+        row["gmacs"] = round(work(case.layer, case.batch, storage, storage).macs / 1e9, 6)
         row["megabytes"] = round(contest.bytes / 1e6, 4)
-        row["copy_gb_per_second"] = round(self.copy_bytes_per_second / 1e9, 2)
+        row["copy_gb_per_second"] = round(copy / 1e9, 2)
+        row.update(peak_gmacs(case.layer, case.dtype, rates))
+        if arithmetic is not None:
+            row["bound"] = "memory" if memory >= arithmetic else "arithmetic"
         if row["status"] == OK:
-            rate = contest.bytes / (row["median_ms"] / 1e3)
+            seconds = row["median_ms"] / 1e3
+            rate = contest.bytes / seconds
             row["gb_per_second"] = round(rate / 1e9, 3)
-            row["copy_share"] = round(rate / self.copy_bytes_per_second, 4)
+            row["copy_share"] = round(rate / copy, 4)
+            row["gmacs_per_second"] = round(row["gmacs"] / seconds, 3)
+            if arithmetic is not None:
+                row["of_roof"] = round(max(memory, arithmetic) / seconds, 4)
 
 
 def case_title(case: LayerCase) -> str:

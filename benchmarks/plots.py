@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 #: Colour, marker and line of each peer: greys and cool colours for what exists, one warm colour for this
 #: project. Told apart by marker and dash as well, for readers who do not see the colours.
 STYLES = {
-    "eager-nchw": ("#9aa0a6", "o", ":"),
+    "eager-nchw": ("#868d95", "o", ":"),
     "eager-nhwc": ("#5f6b7a", "s", "--"),
     "eager-folded": ("#2a9d8f", "^", "-."),
     "eager-tuned": ("#8a6d3b", "P", (0, (5, 1))),
     "compiled": ("#3366cc", "D", "-"),
     "onnxruntime": ("#7b4ea3", "X", "--"),
     "openvino-latency": ("#b07aa1", "<", "-."),
-    "openvino-throughput": ("#d9bcd3", ">", ":"),
+    "openvino-throughput": ("#9a86c9", ">", ":"),
     "engine": ("#d1495b", "*", "-"),
-    "engine-uint8": ("#e89aa4", "v", "--"),
+    "engine-uint8": ("#e0717f", "v", "--"),
     # The fastest of a group, where there are too many peers.
     "eager": ("#5f6b7a", "s", "--"),
     "graph": ("#2a9d8f", "^", "-."),
@@ -46,7 +46,7 @@ def plot_models(results: Results, path: Path) -> bool:
     from matplotlib import pyplot
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    batches = sorted({_asked_batch(row) for row in rows})
+    batches = sorted({asked_batch(row) for row in rows})
     dtypes = sorted({row["dtype"] for row in rows}, key=lambda name: (name != "float32", name))
     phis = sorted({row["phi"] for row in rows})
     labels = labels_of(rows)
@@ -66,7 +66,7 @@ def plot_models(results: Results, path: Path) -> bool:
                 points = sorted(
                     (row["phi"], row["images_per_second"], row["note"])
                     for row in rows
-                    if (row["peer"], row["dtype"], _asked_batch(row)) == (peer, dtype, batch)
+                    if (row["peer"], row["dtype"], asked_batch(row)) == (peer, dtype, batch)
                 )
                 if not points:
                     continue
@@ -110,7 +110,9 @@ def plot_models(results: Results, path: Path) -> bool:
             if column == 0:
                 panel.set_ylabel("images/s (log scale)")
             if line == len(batches) - 1:
-                panel.set_xlabel("compound coefficient phi (each variant at its own resolution)")
+                sides = {row["image_size"] for row in rows}
+                where = "each variant at its own resolution" if len(sides) > 1 else f"{min(sides)} pixels"
+                panel.set_xlabel(f"compound coefficient phi ({where})")
     handles = {}
     for panel in axes.flat:
         lines, texts = panel.get_legend_handles_labels()
@@ -140,7 +142,7 @@ def write_picture(figure: Figure, path: Path, results: Results, *, place: bool =
     pyplot.close(figure)
 
 
-def _asked_batch(row: dict[str, object]) -> int:
+def asked_batch(row: dict[str, object]) -> int:
     """The batch that was asked for: a limited one belongs in the panel of what it stands for."""
     words = str(row["note"]).split()
     return int(words[1]) if words[:1] == ["batch"] else row["batch"]

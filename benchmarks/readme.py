@@ -6,7 +6,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from benchmarks.bars import plot_bars
+from benchmarks.fuse_tables import markdown as fuse_markdown
+from benchmarks.ladder_plots import plot_ladder
 from benchmarks.ladder_tables import markdown as ladder_markdown
+from benchmarks.plots import plot_models
 from benchmarks.results import ResultError, Results, load
 from benchmarks.suites import SUITES
 from benchmarks.tables import (
@@ -24,6 +28,10 @@ from benchmarks.tables import (
 
 BEGIN = "<!-- benchmarks: begin (made by `python -m benchmarks readme`) -->"
 END = "<!-- benchmarks: end -->"
+
+FUSE_BEGIN = "<!-- fuse: begin (made by `python -m benchmarks readme`) -->"
+FUSE_END = "<!-- fuse: end -->"
+NO_FUSE = "Nothing has been measured and committed yet; `python -m benchmarks fuse --full` measures it."
 
 LADDERS_BEGIN = "<!-- ladders: begin (made by `python -m benchmarks readme`) -->"
 LADDERS_END = "<!-- ladders: end -->"
@@ -91,6 +99,11 @@ def update_readme(text: str, table: str) -> str:
     return _between(text, BEGIN, END, table, "the README")
 
 
+def update_fuse(text: str, table: str) -> str:
+    """`text` of the README with the support matrix between its markers; ResultError as above."""
+    return _between(text, FUSE_BEGIN, FUSE_END, table, "the README")
+
+
 def update_ladders(text: str, tables: str) -> str:
     """`text` of docs/kernels.md with `tables` between its markers; ResultError as above."""
     return _between(text, LADDERS_BEGIN, LADDERS_END, tables, "docs/kernels.md")
@@ -107,6 +120,28 @@ def committed_ladders(folder: Path) -> str:
     """The tables of all committed ladders under `folder`, or a sentence that there is none."""
     paths = [path for path in sorted(folder.glob("*/ladder-*.json")) if path.parent.name != "local"]
     return "\n\n".join(ladder_markdown(load(path, kind="ladder")) for path in paths) or NO_LADDERS
+
+
+def committed_fuse(folder: Path) -> str:
+    """The support matrices of all committed machines under `folder`, or a sentence that there is none."""
+    paths = [path for path in sorted(folder.glob("*/fuse.json")) if path.parent.name != "local"]
+    return "\n\n".join(fuse_markdown(load(path, kind="fuse")) for path in paths) or NO_FUSE
+
+
+def draw_pictures(folder: Path) -> list[Path]:
+    """Draw the picture beside every committed sweep, suite and ladder under `folder`; which were drawn."""
+    drawn = []
+    for path in sorted(folder.glob("*/*.json")):
+        results = None if path.parent.name == "local" else load(path)
+        if results is None or results.kind not in ("models", "ladder"):
+            continue
+        picture = path.with_suffix(".png")
+        draw = plot_ladder if results.kind == "ladder" else plot_bars
+        if results.kind == "models" and not results.settings.get("suite"):
+            draw = plot_models
+        if draw(results, picture):
+            drawn.append(picture)
+    return drawn
 
 
 def committed_results(folder: Path) -> Path:

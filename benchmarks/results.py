@@ -10,6 +10,7 @@ import csv
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,13 +71,14 @@ def save(results: Results, path: Path) -> None:
     _replace(path, json.dumps(document, indent=1) + "\n")
     temporary = path.with_suffix(".csv.partial")
     with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, _columns(results.rows), restval="", lineterminator="\n")
+        writer = csv.DictWriter(file, columns_of(results.rows), restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(results.rows)
     os.replace(temporary, path.with_suffix(".csv"))
 
 
-def _columns(rows: list[dict[str, object]]) -> list[str]:
+def columns_of(rows: Sequence[dict[str, object]]) -> list[str]:
+    """Every column of `rows`: those of `COLUMNS` first, in their order."""
     present = dict.fromkeys(key for row in rows for key in row)
     return [name for name in COLUMNS if name in present] + [name for name in present if name not in COLUMNS]
 

@@ -105,7 +105,7 @@ def make_oracle(model: nn.Module, images: torch.Tensor, dtypes: list[torch.dtype
 
 
 class Subject:
-    """Model, images and oracles of the variant being measured; rebuilt when the variant changes.
+    """Model, images and oracles of the variant being measured; rebuilt when it or its image size changes.
 
     `images` and `oracles` are by the kind of images that a peer takes: "float" or "uint8".
     """
@@ -114,6 +114,7 @@ class Subject:
         self._folder = folder
         self._seed = seed
         self._model_name = ""
+        self._image_size = 0
         self._model: nn.Module | None = None
         self.weights = folder / "weights.pt"
         self.images = {kind: folder / f"images-{kind}.pt" for kind in ("float", "uint8")}
@@ -127,6 +128,9 @@ class Subject:
             self._model = seeded_model(case.model, seed=self._seed)
             torch.save(self._model.state_dict(), self.weights)
             self._model_name = case.model
+            self.oracles.clear()
+        if case.image_size != self._image_size:
+            self._image_size = case.image_size
             self.oracles.clear()
         for kind in kinds:
             if kind in self.oracles:

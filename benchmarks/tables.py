@@ -32,7 +32,7 @@ MOST_COLUMNS = 8
 
 
 def cases_of(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """Rows grouped by case, in the order of a sweep: model, batch, dtype (float32 first)."""
+    """Rows grouped by case, in the order of a sweep: model, image size, batch, dtype (float32 first)."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row["case"], []).append(row)
@@ -40,7 +40,8 @@ def cases_of(rows: Iterable[Row]) -> dict[str, list[Row]]:
     def order(key: str) -> tuple:
         row = groups[key][0]
         phi = row.get("phi")
-        return (phi is None, phi, row["model"], row["batch"], row["dtype"] != "float32", row["dtype"])
+        size = row.get("image_size", 0)
+        return (phi is None, phi, row["model"], size, row["batch"], row["dtype"] != "float32", row["dtype"])
 
     return {key: groups[key] for key in sorted(groups, key=order)}
 
@@ -152,10 +153,12 @@ def models_table(results: Results) -> Table:
     shown = cases_of(shown_rows(results.rows))
     labels = labels_of(row for rows in shown.values() for row in rows)
     ratios = ratios_of(results.rows)
+    floors = any("of_floor" in row for row in results.rows)
+    of_floor = "of floor: the least time, of arithmetic (a) or memory (m), over its own; " if floors else ""
     table = Table(
         title=f"images/s, {machine_text(results.environment)}",
         caption="vs: effnet_fast over the fastest peer of that kind; memory: its activations over eager's "
-        f"least; ±: 20th to 80th percentile of rounds, where above {NOISY_SPREAD / 2:.0%}",
+        f"least; {of_floor}±: 20th to 80th percentile of rounds, where above {NOISY_SPREAD / 2:.0%}",
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
@@ -163,7 +166,8 @@ def models_table(results: Results) -> Table:
     table.add_column("model", no_wrap=True)
     table.add_column("batch", justify="right")
     table.add_column("dtype")
-    for heading in (*labels.values(), *(heading for heading, _, _ in ratios), "memory"):
+    last = ("memory", *(("of floor",) if floors else ()))
+    for heading in (*labels.values(), *(heading for heading, _, _ in ratios), *last):
         # Two lines where there are two words: six peers must fit a terminal.
         table.add_column(re.sub(r" |(?=[._])", "\n", heading), justify="right")
     model = ""
@@ -179,8 +183,15 @@ def models_table(results: Results) -> Table:
             *[_styled(by_peer.get(name)) for name in labels],
             *[ratio_text(ratio(rows, group, ours)) for _, group, ours in ratios],
             ratio_text(memory_ratio(rows)),
+            *([floor_text(rows)] if floors else []),
         )
     return table
+
+
+def floor_text(rows: Iterable[Row]) -> str:
+    """Share of the floor that the engine reaches, and what the floor is made of."""
+    found = [row for row in rows if row["group"] == "engine" and "of_floor" in row]
+    return f"{found[0]['of_floor']:.0%} {found[0]['floor_bound'][0]}" if found else "-"
 
 
 def machine_text(environment: dict[str, object]) -> str:

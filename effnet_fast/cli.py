@@ -14,6 +14,7 @@ from rich.table import Table
 import effnet_fast
 from effnet_fast import native
 from effnet_fast.backends import Backend, device_type, supports
+from effnet_fast.bench_command import bench
 from effnet_fast.classify_command import classify
 from effnet_fast.measure.chips import CHIPS
 from effnet_fast.ops.schemas import OPERATORS
@@ -115,6 +116,7 @@ def _support_table() -> Table:
     return table
 
 
+main.add_command(bench)
 main.add_command(classify)
 main.add_command(models)
 main.add_command(scale)

@@ -30,6 +30,8 @@ RANKS = {
     "fusion": 6,
     "cli": 8,
     "benchmarks": 7,
+    "bench_subject": 6,
+    "bench_command": 7,
     "classification": 6,
     "classify_command": 7,
     "plan_command": 7,

@@ -1,11 +1,11 @@
 """torch.compile at its best: weights frozen into the graph, channels_last.
 
 Freezing folds the batch norms and packs the weights; without it the compiled model is up to 1.6 times slower
-on a CPU. There the allocator keeps its memory, too (`PLAIN`: as it comes, which is what most people have and
-less than half as fast at batch 16), and the other modes are left out: of this network only the classifier
-goes through max-autotune's templates, and reduce-overhead is about CUDA graphs. On a GPU the
-batch norms are folded before, in float32: folded in 16 bits they cost accuracy that the gate would charge to
-the compiler.
+on a CPU (`DEFAULT`: the call as most people write it). There the allocator keeps its memory, too (`PLAIN`: as
+it comes, which is what most people have and less than half as fast at batch 16), and the other modes are left
+out: of this network only the classifier goes through max-autotune's templates, and reduce-overhead is about
+CUDA graphs. On a GPU the batch norms are folded before, in float32: folded in 16 bits they cost accuracy that
+the gate would charge to the compiler.
 """
 
 from __future__ import annotations
@@ -33,16 +33,18 @@ def missing(device: str, model: str) -> str:
     return ""
 
 
-def _preparing(mode: str | None) -> Callable[[nn.Module, torch.Tensor, torch.dtype], Prepared]:
+def _preparing(
+    mode: str | None, freezing: bool
+) -> Callable[[nn.Module, torch.Tensor, torch.dtype], Prepared]:
     def prepare(model: nn.Module, images: torch.Tensor, dtype: torch.dtype) -> Prepared:
         import torch._inductor.config as inductor_config
 
-        if images.device.type == "cuda":
+        if images.device.type == "cuda" and freezing:
             fold_batch_norms(model)
         model = model.to(dtype=dtype, memory_format=torch.channels_last)
         images = images.to(dtype=dtype, memory_format=torch.channels_last)
         torch.compiler.reset()
-        inductor_config.freezing = True  # global: one reason why every peer has its own process
+        inductor_config.freezing = freezing  # global: one reason why every peer has its own process
         compiled = torch.compile(model, dynamic=False, fullgraph=True, mode=mode)
 
         def call() -> torch.Tensor:
@@ -57,17 +59,19 @@ def _preparing(mode: str | None) -> Callable[[nn.Module, torch.Tensor, torch.dty
     return prepare
 
 
-def _peer(name: str, label: str, mode: str | None, *, tuned: bool = True, **more: object) -> Peer:
+def _peer(
+    name: str, label: str, mode: str | None, *, tuned: bool = True, freezing: bool = True, **more: object
+) -> Peer:
     described = "torch.compile(dynamic=False), inductor"
     return Peer(
         name,
         label,
         "compiled",
-        _preparing(mode),
+        _preparing(mode, freezing),
         {
             "layout": "channels_last",
             "mode": described if mode is None else f"{described}, {mode}",
-            "freezing": True,
+            "freezing": freezing,
             "allocator": "glibc, keeping freed memory" if tuned else "glibc, as it comes",
         },
         environment=KEEP_MEMORY if tuned else {},
@@ -78,6 +82,7 @@ def _peer(name: str, label: str, mode: str | None, *, tuned: bool = True, **more
 
 
 PEER = _peer("compiled", "torch.compile", None)
+DEFAULT = _peer("compiled-default", "torch.compile default", None, tuned=False, freezing=False)
 PLAIN = _peer(
     "compiled-plain",
     "torch.compile plain",

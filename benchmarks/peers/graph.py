@@ -50,6 +50,8 @@ def captured(
         graph.replay()
         return logits[0]
 
+    # A graph knows addresses alone: the images and weights at them live as long as `call`.
+    replay.call = call
     return replay, kept
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 #: Versions of ONNX's operators: convolutions may be bfloat16 from 22 on, and runtimes know older ones best.
-OPSETS = {torch.float32: 20, torch.bfloat16: 22}
+OPSETS = {torch.float32: 20, torch.float16: 20, torch.bfloat16: 22}
 
 #: Names of the file's only input and output.
 INPUT, OUTPUT = "images", "logits"
@@ -22,7 +22,7 @@ def export_onnx(model: nn.Module, images: torch.Tensor, path: Path) -> None:
 
     Args:
         model: [N, 3, H, W] -> logits [N, classes]; its weights have the dtype of the images.
-        images: [N, 3, H, W] float32 or bfloat16, contiguous, on the CPU.
+        images: [N, 3, H, W] float32, float16 or bfloat16, contiguous, on the device of the model.
         path: of the file; what it holds is replaced.
 
     The exporter folds every batch norm into its convolution, and SAME padding, which depends on the size of
@@ -44,11 +44,13 @@ def export_onnx(model: nn.Module, images: torch.Tensor, path: Path) -> None:
         )
 
 
-def missing_packages(*names: str) -> Callable[[str, str], str]:
-    """For `Peer.missing`: a sentence naming those of the packages `names` that are not installed."""
+def missing_packages(*names: str, hint: str = "`make peers` installs them") -> Callable[[str, str], str]:
+    """For `Peer.missing`: a sentence naming those of the packages `names` that are not installed, and `hint`,
+    which says where they come from.
+    """
 
     def missing(device: str, model: str) -> str:
         absent = [name for name in names if importlib.util.find_spec(name) is None]
-        return f"not installed: {', '.join(absent)} (`make peers` installs them)" if absent else ""
+        return f"not installed: {', '.join(absent)} ({hint})" if absent else ""
 
     return missing

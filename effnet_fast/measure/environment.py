@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
@@ -27,7 +28,19 @@ OVERRIDES = (
 )
 
 #: Entries that must be equal for two measurements to be of the same machine and software.
-COMPARABLE_KEYS = ("device", "cpu", "cores", "threads", "isa", "gpu", "libraries", "overrides", "commit")
+COMPARABLE_KEYS = (
+    "device", "cpu", "cores", "threads", "isa", "gpu", "driver", "libraries", "overrides", "commit",
+)  # fmt: skip
+
+#: What nvidia-smi is asked of a GPU, and what its answers are called in a record.
+GPU_QUERY = {
+    "driver_version": "driver",
+    "clocks.sm": "sm",
+    "clocks.max.sm": "sm_max",
+    "clocks.mem": "memory",
+    "power.limit": "power_limit",
+}
+GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
 def cpu_model() -> str:
@@ -74,6 +87,40 @@ def usable_cores() -> int:
 def gpu_name() -> str:
     """Name of the current CUDA device, or an empty string."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+
+
+def gpu_state() -> dict[str, str]:
+    """Driver, clocks and power limit of the current CUDA device from nvidia-smi; empty without it."""
+    if not torch.cuda.is_available():
+        return {}
+    # By its UUID, which is not recorded: CUDA_VISIBLE_DEVICES renumbers GPUs, and nvidia-smi does not look.
+    name = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid).removeprefix("GPU-")
+    command = [
+        "nvidia-smi",
+        f"--query-gpu={','.join(GPU_QUERY)}",
+        "--format=csv,noheader",
+        f"--id=GPU-{name}",
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    answers = [answer.strip() for answer in done.stdout.strip().split(",")]
+    return dict(zip(GPU_QUERY.values(), answers, strict=False))
+
+
+def cpu_clocks() -> dict[str, object]:
+    """Clock of the fastest core at this moment in MHz, and the governor, where the system tells them."""
+    found: dict[str, object] = {}
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    if clocks := re.findall(r"^cpu MHz\s*:\s*([\d.]+)$", text, re.MULTILINE):
+        found["mhz"] = round(max(map(float, clocks)))
+    with contextlib.suppress(OSError):
+        found["governor"] = GOVERNOR.read_text().strip()
+    return found
 
 
 def commit() -> str:
@@ -132,6 +179,8 @@ def load_per_core() -> float:
 
 def describe(*, device: str = "cpu", threads: int | None = None) -> dict[str, object]:
     """The environment record of a result file. `threads` None = torch's current number."""
+    clocks: dict[str, object] = dict(gpu_state()) if device == "cuda" else cpu_clocks()
+    driver = clocks.pop("driver", "")
     return {
         "device": device,
         "cpu": " ".join(part for part in (cpu_model(), cpu_family()) if part),
@@ -139,6 +188,8 @@ def describe(*, device: str = "cpu", threads: int | None = None) -> dict[str, ob
         "threads": torch.get_num_threads() if threads is None else threads,
         "isa": cpu_isa(),
         "gpu": gpu_name() if device == "cuda" else "",
+        "driver": driver,
+        "clocks": clocks,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "libraries": library_versions(),
@@ -156,5 +207,6 @@ def differences(one: dict[str, object], other: dict[str, object]) -> list[str]:
     return [
         f"{key}: {one.get(key)!r} there, {other.get(key)!r} here"
         for key in COMPARABLE_KEYS
-        if one.get(key) != other.get(key)
+        if (one.get(key) or "")
+        != (other.get(key) or "")  # an older record lacks what is empty in a newer one
     ]

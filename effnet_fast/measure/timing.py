@@ -23,6 +23,11 @@ REWARM_BELOW_SECONDS = 0.25
 #: Rounds below which a median says nothing.
 MIN_ROUNDS = 3
 
+#: Calls between two synchronisations on a GPU take about this long, and there are at most so many: a
+#: throughput is that of a queue which is never empty, and a launch is fast where the one before hides it.
+BATCH_SECONDS = 0.02
+MOST_CALLS = 1000
+
 
 class Candidate(Protocol):
     """Something that can be timed: a local callable (`LocalCandidate`) or a process on the other end of a
@@ -92,6 +97,36 @@ class LocalCandidate:
         return seconds
 
 
+class CallBatches:
+    """A candidate whose calls are timed in batches of `BATCH_SECONDS`, synchronised before and after each.
+
+    Args:
+        call: the work.
+        synchronize: waits for the device.
+        options: of `LocalCandidate`.
+    """
+
+    def __init__(
+        self, call: Callable[[], object], *, synchronize: Callable[[], None], **options: object
+    ) -> None:
+        self._call = call
+        self._calls = 0
+        self._batch = LocalCandidate(self._run, synchronize=synchronize, **options)
+
+    def _run(self) -> None:
+        for _ in range(self._calls):
+            self._call()
+
+    def sample(self, min_seconds: float) -> list[float]:
+        """Seconds of each call: the mean of its batch."""
+        if not self._calls:
+            self._calls = 1
+            (seconds,) = self._batch.sample(0.0)
+            self._calls = min(MOST_CALLS, max(1, math.ceil(BATCH_SECONDS / max(seconds, 1e-9))))
+        batches = self._batch.sample(min_seconds)
+        return [seconds / self._calls for seconds in batches for _ in range(self._calls)]
+
+
 def percentile(values: Sequence[float], share: float) -> float:
     """The value below which `share` (0..1) of `values` lies, linear between neighbours. `values` must not be
     empty.
@@ -131,6 +166,7 @@ def alternate(
     min_seconds: float = 0.25,
     budget_seconds: float | None = None,
     on_sample: Callable[[int, str], None] | None = None,
+    on_interrupt: Callable[[], None] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Summary]:
     """Time `candidates` against each other in rounds and return a `Summary` for each.
@@ -142,10 +178,12 @@ def alternate(
             itself.
         budget_seconds: stop after the round in which this much time has passed, but not before `MIN_ROUNDS`.
         on_sample: called with (round, name) before each sample, to show progress.
+        on_interrupt: called on Ctrl-C where `MIN_ROUNDS` are complete, whose summaries are then returned.
         clock: seconds, monotonic.
 
     Raises:
-        ValueError: fewer than `MIN_ROUNDS` rounds, or a negative `min_seconds`.
+        ValueError: fewer than `MIN_ROUNDS` rounds, or a negative `min_seconds`. KeyboardInterrupt: Ctrl-C
+        without `on_interrupt`, or before `MIN_ROUNDS` are complete.
     """
     if rounds < MIN_ROUNDS:
         raise ValueError(f"alternate: rounds is {rounds}; allowed: {MIN_ROUNDS} or more")
@@ -154,12 +192,18 @@ def alternate(
     names = list(candidates)
     seconds: dict[str, list[list[float]]] = {name: [] for name in names}
     start = clock()
-    for round_index in range(rounds if names else 0):
-        if budget_seconds is not None and round_index >= MIN_ROUNDS and clock() - start > budget_seconds:
-            break
-        turn = round_index % len(names)
-        for name in names[turn:] + names[:turn]:
-            if on_sample is not None:
-                on_sample(round_index, name)
-            seconds[name].append(list(candidates[name].sample(min_seconds)))
-    return {name: summarize(seconds[name]) for name in names}
+    try:
+        for round_index in range(rounds if names else 0):
+            if budget_seconds is not None and round_index >= MIN_ROUNDS and clock() - start > budget_seconds:
+                break
+            turn = round_index % len(names)
+            for name in names[turn:] + names[:turn]:
+                if on_sample is not None:
+                    on_sample(round_index, name)
+                seconds[name].append(list(candidates[name].sample(min_seconds)))
+    except KeyboardInterrupt:
+        if on_interrupt is None or min(map(len, seconds.values())) < MIN_ROUNDS:
+            raise
+        on_interrupt()
+    complete = min(map(len, seconds.values()), default=0)
+    return {name: summarize(seconds[name][:complete]) for name in names}

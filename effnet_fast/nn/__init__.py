@@ -1,4 +1,8 @@
-"""Building blocks of mobile inverted bottleneck networks, as trainable modules on stock PyTorch operators."""
+"""Building blocks of mobile inverted bottleneck networks, as trainable modules on stock PyTorch operators.
+
+Each module's docstring has its equivalent in plain PyTorch. `effnet_fast.fuse` makes a model of them, or of
+any one, run on fused operators in evaluation.
+"""
 
 from effnet_fast.nn.activations import ACTIVATIONS, GATES
 from effnet_fast.nn.conv import Conv2dSame, ConvNormAct

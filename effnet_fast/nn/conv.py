@@ -16,8 +16,14 @@ class Conv2dSame(nn.Conv2d):
     """A strided `nn.Conv2d` with TensorFlow's SAME padding, computed from each input's size.
 
     Its `padding` attribute is 0: the real padding depends on the input (see `ConvNormAct.padding_for`). A
-        copy
-    of the input is made only where the padding is asymmetric (an even size at stride 2).
+    copy of the input is made only where the padding is asymmetric (an even size at stride 2). In plain
+    PyTorch::
+
+        h, w = (max((-(-size // stride) - 1) * stride + k - size, 0) for size in x.shape[2:])
+        x = F.pad(x, (w // 2, w - w // 2, h // 2, h - h // 2))
+        y = F.conv2d(x, weight, bias, stride, groups=groups)
+
+    Shape: [N, C, H, W] -> [N, O, ceil(H / stride), ceil(W / stride)].
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -31,6 +37,15 @@ class Conv2dSame(nn.Conv2d):
 
 class ConvNormAct(nn.Module):
     """activation(batch_norm(conv(x))), the convolution without bias.
+
+    In plain PyTorch::
+
+        plain = nn.Sequential(
+            nn.Conv2d(C, O, k, stride, k // 2, bias=False),     # groups=C: depthwise
+            nn.BatchNorm2d(O),
+            nn.SiLU(),                                          # activation="silu"
+        )
+        y = plain(x)
 
     Args:
         in_channels, out_channels: channels.

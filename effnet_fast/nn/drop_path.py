@@ -21,7 +21,12 @@ class DropPath(nn.Module):
     """In training, zeroes each image of the batch with probability `rate` and divides the others by 1 - rate.
 
     The expectation is the input, so that evaluation is the identity. (TensorFlow's EfficientNet calls this
-    `drop_connect`; torchvision, `StochasticDepth(mode="row")`.)
+    `drop_connect`; torchvision, `StochasticDepth(mode="row")`.) In plain PyTorch, in training::
+
+        mask = x.new_empty(len(x), 1, 1, 1).bernoulli_(1 - rate)
+        y = x * (mask / (1 - rate))
+
+    Shape: [N, ...] -> [N, ...]. Raises: ValueError unless 0 <= rate < 1, TypeError unless it is a number.
     """
 
     def __init__(self, rate: float = 0.0):

@@ -14,6 +14,14 @@ __all__ = ["ConvBlock", "FusedMBConv"]
 class FusedMBConv(nn.Module):
     """k x k expansion, linear 1x1 projection; no squeeze-excite.
 
+    In plain PyTorch::
+
+        plain = nn.Sequential(
+            nn.Conv2d(C, M, k, stride, k // 2, bias=False), nn.BatchNorm2d(M), nn.SiLU(),   # expand
+            nn.Conv2d(M, O, 1, bias=False), nn.BatchNorm2d(O),                              # project
+        )
+        y = plain(x) + x                                        # x where stride is 1 and O is C
+
     Args:
         in_channels, out_channels: channels.
         expanded_channels: channels between the two convolutions (EfficientNetV2: 4 * in_channels).
@@ -58,6 +66,13 @@ class FusedMBConv(nn.Module):
 
 class ConvBlock(nn.Module):
     """One k x k convolution with batch norm and activation: FusedMBConv with expansion 1.
+
+    In plain PyTorch::
+
+        plain = nn.Sequential(
+            nn.Conv2d(C, O, k, stride, k // 2, bias=False), nn.BatchNorm2d(O), nn.SiLU()
+        )
+        y = plain(x) + x                                        # x where stride is 1 and O is C
 
     Args:
         in_channels, out_channels: channels.

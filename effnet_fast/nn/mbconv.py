@@ -56,6 +56,15 @@ class _DepthwiseBlock(nn.Module):
 class DepthwiseSeparable(_DepthwiseBlock):
     """MBConv1: depthwise convolution, squeeze-excite, linear projection; no expansion.
 
+    In plain PyTorch::
+
+        plain = nn.Sequential(
+            nn.Conv2d(C, C, k, stride, k // 2, groups=C, bias=False), nn.BatchNorm2d(C), nn.SiLU(),
+            SqueezeExcite(C, S),                                # squeeze_channels=S
+            nn.Conv2d(C, O, 1, bias=False), nn.BatchNorm2d(O),  # project
+        )
+        y = plain(x) + x                                        # x where stride is 1 and O is C
+
     Args:
         in_channels, out_channels: channels.
         kernel_size, stride: of the depthwise convolution.
@@ -97,6 +106,16 @@ class DepthwiseSeparable(_DepthwiseBlock):
 
 class MBConv(_DepthwiseBlock):
     """Mobile inverted bottleneck: 1x1 expansion, depthwise convolution, squeeze-excite, linear projection.
+
+    In plain PyTorch::
+
+        plain = nn.Sequential(
+            nn.Conv2d(C, M, 1, bias=False), nn.BatchNorm2d(M), nn.SiLU(),                   # expand
+            nn.Conv2d(M, M, k, stride, k // 2, groups=M, bias=False), nn.BatchNorm2d(M), nn.SiLU(),
+            SqueezeExcite(M, S),                                # squeeze_channels=S
+            nn.Conv2d(M, O, 1, bias=False), nn.BatchNorm2d(O),                              # project
+        )
+        y = plain(x) + x                                        # x where stride is 1 and O is C
 
     Args:
         in_channels, out_channels: channels.

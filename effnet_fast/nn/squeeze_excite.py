@@ -13,6 +13,11 @@ __all__ = ["SqueezeExcite"]
 class SqueezeExcite(nn.Module):
     """x * gate(expand(activation(reduce(mean of x over H and W)))), both layers 1x1 convolutions with bias.
 
+    In plain PyTorch::
+
+        plain = nn.Sequential(nn.Conv2d(C, S, 1), nn.SiLU(), nn.Conv2d(S, C, 1), nn.Sigmoid())
+        y = x * plain(x.mean((2, 3), keepdim=True))             # activation="silu", gate="sigmoid"
+
     Args:
         channels: channels of x.
         squeeze_channels: width of the hidden layer, at least 1. EfficientNet takes a quarter of the

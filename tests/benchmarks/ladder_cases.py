@@ -9,7 +9,8 @@ from benchmarks.block_calls import BlockCalls
 from benchmarks.blocks import BlockCase
 from benchmarks.ladder import RUNGS, ladder_case
 from benchmarks.ladder_bytes import rung_bytes
-from benchmarks.ladder_floor import Limits, floor
+from benchmarks.ladder_floor import floor
+from benchmarks.limits import Limits
 from benchmarks.results import Results
 from effnet_fast.measure import Peaks
 

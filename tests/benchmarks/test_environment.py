@@ -1,7 +1,9 @@
 import getpass
 import platform
 import re
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -46,6 +48,56 @@ def test_what_makes_times_incomparable_is_named(monkeypatch):
     monkeypatch.setenv("EFFNET_FAST_CPU_ISA", "avx2")
     found = differences(one, describe(threads=2))
     assert [line.split(":")[0] for line in found] == ["threads", "overrides"]
+
+
+def test_a_record_without_a_driver_is_of_the_same_machine_where_there_is_none():
+    one = describe(threads=1)
+    older = {name: value for name, value in one.items() if name not in ("driver", "clocks")}
+    assert differences(older, one) == differences(one, older) == []
+    assert [line.split(":")[0] for line in differences(older, dict(one, driver="580.65"))] == ["driver"]
+
+
+def test_clocks_of_a_cpu_are_what_the_system_tells(monkeypatch, tmp_path):
+    monkeypatch.setattr(environment, "GOVERNOR", tmp_path / "governor")
+    assert "governor" not in describe()["clocks"]
+    (tmp_path / "governor").write_text("performance\n")
+    assert describe()["clocks"]["governor"] == "performance"
+    assert describe()["clocks"].get("mhz", 1000) >= 100
+
+
+class Smi:
+    """nvidia-smi, which answers in the order in which it is asked."""
+
+    def __init__(self, answers: str):
+        self.answers, self.commands = answers, []
+
+    def __call__(self, command, **options):
+        self.commands.append(command)
+        if not self.answers:
+            raise FileNotFoundError("nvidia-smi")
+        return subprocess.CompletedProcess(command, 0, stdout=self.answers)
+
+
+@pytest.mark.parametrize("answers", ["580.65.06, 1755 MHz, 1980 MHz, 3201 MHz, 700.00 W\n", ""])
+def test_driver_and_clocks_of_a_gpu(monkeypatch, answers):
+    smi = Smi(answers)
+    monkeypatch.setattr(environment.subprocess, "run", smi)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid="1-2"))
+    found = environment.gpu_state()
+    assert smi.commands[0][-1] == "--id=GPU-1-2"
+    if not answers:
+        assert found == {}
+        return
+    assert found == {
+        "driver": "580.65.06",
+        "sm": "1755 MHz",
+        "sm_max": "1980 MHz",
+        "memory": "3201 MHz",
+        "power_limit": "700.00 W",
+    }
+    assert "1-2" not in repr(found)
 
 
 def test_no_commit_outside_a_checkout(monkeypatch, tmp_path):

@@ -12,8 +12,9 @@ from benchmarks.blocks import BlockCase, distinct_blocks, mbconv_blocks, named_b
 from benchmarks.contest import Job, rows_text
 from benchmarks.ladder import RUNGS, LadderRunner, absent, costliest_block, ladder_case
 from benchmarks.ladder_bytes import rung_bytes
-from benchmarks.ladder_floor import Limits, floor
+from benchmarks.ladder_floor import floor
 from benchmarks.ladder_tables import lines
+from benchmarks.limits import Limits
 from benchmarks.progress import Reporter
 from benchmarks.runner import Settings
 from benchmarks.unfused import UnfusedBlock

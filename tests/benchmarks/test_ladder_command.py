@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from PIL import Image
 from rich.console import Console
 
-from benchmarks import allocator, commands, contest, ladder_floor, readme
+from benchmarks import allocator, commands, contest, limits, readme
 from benchmarks.block_calls import BlockCalls
 from benchmarks.commands import main
 from benchmarks.ladder_floor import floor
@@ -68,7 +68,7 @@ def test_the_table_has_every_rung_and_the_floor():
 @pytest.fixture
 def quick(monkeypatch):
     """The command on a small block, with limits that take no time."""
-    monkeypatch.setattr(ladder_floor, "measure_limits", lambda device, dtype: LIMITS)
+    monkeypatch.setattr(limits, "measure_limits", lambda device, dtype: LIMITS)
 
 
 def invoke(*arguments: object):
@@ -214,7 +214,7 @@ def test_the_tables_of_the_documents_come_from_committed_files(tmp_path, monkeyp
     monkeypatch.setattr(commands, "RESULTS", results)
     monkeypatch.setattr(commands, "KERNELS", kernels)
     save(Results("models", {}, {}, ""), results / "cpu-a" / "models.json")
-    target.write_text(f"{readme.BEGIN}\n{readme.END}\n")
+    target.write_text(f"{readme.BEGIN}\n{readme.END}\n{readme.FUSE_BEGIN}\n{readme.FUSE_END}\n")
     kernels.write_text(f"before\n{readme.LADDERS_BEGIN}\nold\n{readme.LADDERS_END}\nafter\n")
     write = ["readme", "--readme", str(target)]
     assert CliRunner().invoke(main, [*write, "--check"]).exit_code == 1

@@ -6,33 +6,36 @@ import torch
 from click.testing import CliRunner
 from rich.console import Console
 
-from benchmarks import operators
+from benchmarks import limits, operators
 from benchmarks.commands import main
 from benchmarks.contest import Job, rows_text
 from benchmarks.layers import LayerCase, distinct_layers, images_of, layer_cases
+from benchmarks.limits import Limits
 from benchmarks.operator_tables import MOST_LINES, lines_of, notes, operators_table
 from benchmarks.progress import Reporter
 from benchmarks.results import Results, load
 from benchmarks.runner import Settings
 from benchmarks.unfused import Unfused
 from effnet_fast.inference import fold, network_layers
+from effnet_fast.measure import Peaks
 from effnet_fast.models import create_model
 from effnet_fast.ops import reference
 from effnet_fast.testing import make_args
 
 SETTINGS = Settings(rounds=3, min_seconds=0.0, budget_seconds=5.0)
 SAME = (0, 0, 1, 1)
+LIMITS = Limits(1e9, Peaks(fma_macs=1e9, dot_macs=2e9, silu=1e8))
 
 
 @pytest.fixture(autouse=True)
 def small_copy(monkeypatch):
-    monkeypatch.setitem(operators.COPY_BYTES, "cpu", 1 << 20)
+    monkeypatch.setitem(limits.COPY_BYTES, "cpu", 1 << 20)
 
 
 def run(jobs, **options) -> Results:
     results = Results("operators", {"cpu": "x", "gpu": ""}, {}, "")
     reporter = Reporter(Console(file=io.StringIO()), title=operators.case_title, text=rows_text)
-    runner = operators.OperatorRunner(SETTINGS, reporter, "cpu", 1e9)
+    runner = operators.OperatorRunner(SETTINGS, reporter, "cpu", {"float32": LIMITS})
     runner.run(jobs, results, lambda: None, **options)
     return results
 
@@ -115,6 +118,13 @@ def test_a_layer_is_judged_and_timed():
     assert ours["copy_share"] == pytest.approx(
         ours["megabytes"] * 1e6 / (ours["median_ms"] / 1e3) / 1e9, rel=1e-2
     )
+    # The head's projection at 1e9 multiply-adds a second, its SiLU at 1e8, one after the other.
+    macs, silus = 2 * 49 * 320 * 1280, 2 * 49 * 1280
+    assert ours["gmacs"] == pytest.approx(macs / 1e9, rel=1e-3)
+    assert (ours["matrix_peak_gmacs"], ours["bound"]) == (1.0, "arithmetic")
+    least = macs / 1e9 + silus / 1e8
+    assert ours["of_roof"] == pytest.approx(least / (ours["median_ms"] / 1e3), rel=1e-2)
+    assert ours["gmacs_per_second"] == pytest.approx(macs / 1e6 / ours["median_ms"], rel=1e-2)
     assert (ours["layer"], ours["operator"], ours["step"], ours["layers"]) == ("head", "head_pool", "head", 1)
 
 

@@ -1,7 +1,9 @@
 import contextlib
 import copy
+import gc
 import os
 import signal
+import weakref
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,7 @@ import effnet_fast
 from benchmarks.cases import Case
 from benchmarks.peers import PEERS
 from benchmarks.peers.eager_folded import fold_batch_norms
-from benchmarks.peers.graph import WARM_UP_CALLS, graph_peer
+from benchmarks.peers.graph import WARM_UP_CALLS, captured, graph_peer
 from benchmarks.process import PeerError, PeerProcess
 from benchmarks.subject import distinct_images, distinct_pixels, make_oracle, normalised, rows_of_batch
 from effnet_fast.measure import judge_logits
@@ -157,6 +159,20 @@ def test_a_captured_peer_replays_what_it_captured(b0, images, oracle):
     assert len(eager_calls) == calls  # a replay, not the model again
     torch.testing.assert_close(second.double(), oracle.exact, rtol=1e-3, atol=1e-4)
     assert prepared.own_bytes > 1 << 20  # the activations that the graph keeps
+
+
+def test_what_a_graph_reads_lives_as_long_as_its_replay():
+    """A graph holds no reference to tensors that were there before it: freed, their memory is anybody's."""
+    images = torch.ones(2)
+    read = weakref.ref(images)
+    replay, _ = captured(lambda images=images: images + 1, torch.device("cpu"), FakeCuda())
+    replay.__closure__[0].cell_contents.recorded.clear()  # the fake's own references
+    del images
+    gc.collect()
+    assert read() is not None
+    del replay
+    gc.collect()
+    assert read() is None
 
 
 def test_folding_leaves_no_batch_norm(b0):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from benchmarks.contest import put_times
 from benchmarks.ladder import LadderRunner
-from benchmarks.ladder_floor import Limits
+from benchmarks.limits import Limits
 from benchmarks.rows import latency_columns, milliseconds, time_columns
 from effnet_fast.measure import summarize
 from tests.benchmarks.ladder_cases import small_case

@@ -112,3 +112,32 @@ def test_wrong_arguments_are_named(call, words):
 
 def test_no_candidates_no_results():
     assert alternate({}) == {}
+
+
+@pytest.mark.parametrize(("samples", "rounds"), [(6, 3), (7, 3), (11, 5), (5, 0)])
+def test_an_interrupt_keeps_the_rounds_that_are_complete(samples, rounds):
+    taken = []
+
+    class Stops(Fixed):
+        def sample(self, min_seconds):
+            if len(taken) == samples:
+                raise KeyboardInterrupt
+            taken.append(self)
+            return super().sample(min_seconds)
+
+    told = []
+    candidates = {"a": Stops(1.0), "b": Stops(2.0)}
+    if not rounds:
+        with pytest.raises(KeyboardInterrupt):
+            alternate(candidates, rounds=9, on_interrupt=lambda: told.append(1))
+        assert not told
+        return
+    found = alternate(candidates, rounds=9, on_interrupt=lambda: told.append(1))
+    assert told == [1]
+    assert {name: (summary.median, summary.rounds) for name, summary in found.items()} == {
+        "a": (1.0, rounds),
+        "b": (2.0, rounds),
+    }
+    taken.clear()
+    with pytest.raises(KeyboardInterrupt):  # without somebody to tell it is nobody's
+        alternate(candidates, rounds=9)
