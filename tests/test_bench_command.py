@@ -96,7 +96,6 @@ def test_real_clocks_time_our_model_in_bfloat16():
     ("name", "library"), [("timm:efficientnet_b0", "timm"), ("mobilenet_v2", "torchvision")]
 )
 def test_models_of_other_libraries_are_fused(clock, name, library):
-    pytest.importorskip(library)
     done = invoke("bench", name, *OPTIONS)
     assert done.exit_code == 0, done.output
     assert f"({library})" in lines(done)[0]
@@ -106,7 +105,6 @@ def test_models_of_other_libraries_are_fused(clock, name, library):
 
 
 def test_a_model_with_nothing_to_fuse_is_told_and_no_fault(clock):
-    pytest.importorskip("torchvision")
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # the sentence says it, not a warning besides
         done = invoke("bench", "torchvision:squeezenet1_1", "--device", "cpu", "--image-size", 64)
@@ -190,7 +188,6 @@ def test_ctrl_c_keeps_the_rounds_that_are_complete(monkeypatch, rounds, answered
     ],
 )
 def test_mistakes_exit_with_2(arguments, words):
-    pytest.importorskip("torchvision")
     done = invoke("bench", *arguments)
     assert done.exit_code == 2
     assert words in done.stderr

@@ -263,9 +263,9 @@ def test_wrong_usage_is_one_message_and_status_2(small_weights, tmp_path, argume
     assert done.stdout == ""
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("options", [["--device", "cuda"], ["--backend", "cuda"]])
-def test_a_gpu_that_is_not_there_is_said(small_weights, tmp_path, options):
+def test_a_gpu_that_is_not_there_is_said(small_weights, tmp_path, options, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     Image.new("RGB", (40, 30)).save(tmp_path / "image.png")
     done = invoke("classify", tmp_path / "image.png", "--weights", small_weights, *options)
     assert done.exit_code == 2

@@ -96,7 +96,6 @@ def test_a_fuse_that_fails_leaves_the_model_as_it_was(model, x, monkeypatch, inp
     assert not ran
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for what is missing")
 def test_a_backend_that_cannot_serve(model) -> None:
     before = [type(module) for module in model.modules()]
     with pytest.raises(RuntimeError, match="cuda"):

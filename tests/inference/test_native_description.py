@@ -9,12 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effnet_fast import native, ops
+from effnet_fast import ops
 from effnet_fast.backends import Backend, has_kernel
 from effnet_fast.inference.native_program import ImageRange, described, runs
 from effnet_fast.ops.schemas import OPERATORS
-
-pytestmark = pytest.mark.skipif(not native.available("cpu"), reason="needs the CPU library")
 
 
 def _small_program() -> tuple[list, tuple[list[str], list[int], list[torch.Tensor]]]:

@@ -12,12 +12,10 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from effnet_fast import InferenceEngine, native
+from effnet_fast import InferenceEngine
 from effnet_fast.inference import BlockForm, CpuLimits
 from effnet_fast.inference.native_program import ImageRange
 from effnet_fast.inference.program import assemble
-
-pytestmark = pytest.mark.skipif(not native.available("cpu"), reason="needs the CPU library")
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 SIZE = 64
