@@ -10,10 +10,9 @@ import functools
 import importlib
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
-from benchmarks.subject import CALIBRATION_SHAPE
+from benchmarks.subject import calibrated
 
 #: The family that has a target of its own.
 EFFICIENTNET = "EfficientNet"
@@ -90,19 +89,4 @@ def parse_models(names: tuple[str, ...]) -> list[FuseModel]:
 @functools.lru_cache(maxsize=1)
 def prepared(model: FuseModel, seed: int = 0) -> nn.Module:
     """`model` in float32, evaluating, as after training; not to be changed. The last one is kept."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = model.make()
-        norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-        for norm in norms:
-            nn.init.uniform_(norm.weight, 0.6, 1.4)
-            nn.init.normal_(norm.bias, std=0.2)
-        momenta = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.momentum = 1.0  # the running statistics become those of the one batch below
-        network.train()
-        with torch.no_grad():
-            network(torch.randn(CALIBRATION_SHAPE))
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-    return network.eval().requires_grad_(False)
+    return calibrated(model.make, seed=seed)

@@ -9,8 +9,9 @@ training.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,11 +30,11 @@ DISTINCT_IMAGES = 4
 CALIBRATION_SHAPE = (8, 3, 128, 128)
 
 
-def seeded_model(name: str, *, seed: int = 0) -> nn.Module:
-    """Variant `name` with seeded weights and calibrated statistics: float32, eval mode, no gradients."""
+def calibrated(make: Callable[[], nn.Module], *, seed: int = 0) -> nn.Module:
+    """What `make` makes, with seeded weights and calibrated statistics: float32, eval mode, no gradients."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = effnet_fast.create_model(name, drop_rate=0.0, drop_path_rate=0.0)
+        model = make()
         norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
         for norm in norms:
             nn.init.uniform_(norm.weight, 0.6, 1.4)
@@ -47,6 +48,12 @@ def seeded_model(name: str, *, seed: int = 0) -> nn.Module:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
     return model.eval().requires_grad_(False)
+
+
+def seeded_model(name: str, *, seed: int = 0) -> nn.Module:
+    """Variant `name`, `calibrated`."""
+    make = partial(effnet_fast.create_model, name, drop_rate=0.0, drop_path_rate=0.0)
+    return calibrated(make, seed=seed)
 
 
 def distinct_images(size: int, *, seed: int = 1) -> torch.Tensor:

@@ -12,7 +12,6 @@ import torch
 from benchmarks.layers import LayerCase, distinct_layers
 from benchmarks.operators import Contest
 from benchmarks.rows import OK
-from effnet_fast import native
 from effnet_fast.inference.cost import work
 
 MODEL = "efficientnet_b0"
@@ -35,8 +34,6 @@ def costliest() -> list[LayerCase]:
 @pytest.mark.parametrize("peer", ["eager", "cpu"])
 @pytest.mark.parametrize("case", costliest(), ids=lambda case: f"{case.layer.operator}-{case.dtype}")
 def test_kernel(benchmark, case, peer):
-    if peer == "cpu" and not native.available("cpu"):
-        pytest.skip(native.reason("cpu"))
     benchmark.group = f"{case.layer.operator}, {case.layer.name} of {MODEL}, {case.dtype}"
     row: dict[str, object] = {}
     call = Contest(case, "cpu").prepare(peer, row)

@@ -50,10 +50,6 @@ class TestOneOperator:
 
     @pytest.mark.parametrize("backend", ["cpu", "reference"])
     def test_packed_handle(self, benchmark, pointwise, backend):
-        from effnet_fast import native
-
-        if backend == "cpu" and not native.available("cpu"):
-            pytest.skip(native.reason("cpu"))
         x, weight, bias = pointwise
         packed = ops.pack("pointwise_conv", weight, bias, activation="silu", backend=backend)
         run = ops.handle("pointwise_conv", "packed_into", backend)
