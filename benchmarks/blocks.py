@@ -1,12 +1,13 @@
 """`benchmarks blocks`: each distinct MBConv block by itself, checked, then timed in the forms it can take.
 
 The forms are those of this project, as three kernels and as one, and stock PyTorch's sequence of operators.
+All of them are held to the numerics contract of `mbconv`, whose output has the storage dtype in every form.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -178,7 +179,12 @@ def block_cases(model: str, batches: Sequence[int], dtypes: Sequence[str]) -> li
 
 
 class BlockContest:
-    """One block with everybody who computes it made ready; outputs and maps between kernels are given."""
+    """One block with everybody who computes it made ready; outputs and maps between kernels are given.
+
+    `stock` are the names of those that are stock PyTorch's; all are held to one contract.
+    """
+
+    stock: Collection[str] = tuple(STOCK)
 
     def __init__(self, case: BlockCase, device: str = "cpu") -> None:
         self.case, self.device = case, device
@@ -189,22 +195,18 @@ class BlockContest:
         self._expectation = Expectation.of("mbconv", images_of("mbconv", self.arguments, self._rows))
 
     def prepare(self, peer: str, row: dict[str, object]) -> Callable[[], object]:
-        """What `peer` runs, called once; `row` gets its verdict."""
-        if peer in STOCK:
-            row["status"] = OK
-            return self._stock(peer)
-        calls = BlockCalls(self.arguments, self.output, BACKEND)
-        call = calls.three_kernels() if peer == "three-kernels" else calls.whole()
-        self.judge(call, row)
-        return call
-
-    def judge(self, call: Callable[[], Tensor], row: dict[str, object]) -> None:
-        """The numerics contract of the block on the first and the last image of the batch that is timed."""
+        """What `peer` runs, called once; `row` gets its verdict on the first and the last image."""
+        call = self._stock(peer) if peer in self.stock else self._ours(peer)
         self.output.fill_(float("nan"))
         y = call()
         judge(self._expectation.compare(y[self._rows.to(y.device)]), row)
+        return call
 
-    def _stock(self, peer: str) -> Callable[[], object]:
+    def _ours(self, peer: str) -> Callable[[], Tensor]:
+        calls = BlockCalls(self.arguments, self.output, BACKEND)
+        return calls.three_kernels() if peer == "three-kernels" else calls.whole()
+
+    def _stock(self, peer: str) -> Callable[[], Tensor]:
         module, x = UnfusedBlock(self.arguments).eval(), self.arguments[0]
         if peer == "compiled":
             return compiled_call(module, [x], None)
@@ -213,7 +215,6 @@ class BlockContest:
             with torch.inference_mode():
                 return module(x)
 
-        call()
         return call
 
 

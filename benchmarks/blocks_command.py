@@ -47,7 +47,8 @@ def blocks_command(
     """Time every distinct MBConv block on the CPU: stock PyTorch, our three kernels, and one.
 
     Exit status 1 when a form of ours fails its check or breaks off; 2 for a wrong option or an unusable
-    result file. Ctrl-C keeps every finished block.
+    result file. Ctrl-C keeps every finished block, and of the one under way the complete rounds if there are
+    three.
     """
     usage(describe_model, model)
     batches, dtypes = usage(parse_numbers, batch, name="--batch"), usage(parse_dtypes, dtype)

@@ -29,7 +29,7 @@ from benchmarks.console import (
 )
 from benchmarks.contest import Job, rows_text
 from benchmarks.devices import DEVICES, check_device
-from benchmarks.fuse_command import fuse_command, show_blocks, show_fuse
+from benchmarks.fuse_command import fuse_command, show_alone, show_blocks, show_fuse
 from benchmarks.ladder_command import run_ladder, show_ladder
 from benchmarks.latency_command import latency
 from benchmarks.layers import layer_cases
@@ -141,7 +141,7 @@ def ops_command(
     kernels, the expansion fused, one kernel, and the floor under them.
 
     Exit status 1 when a layer fails its check or breaks off; 2 for a wrong option or an unusable result file.
-    Ctrl-C keeps every finished layer, of a ladder the finished rounds.
+    Ctrl-C keeps every finished layer, and of the one under way the complete rounds if there are three.
     """
     device = usage(check_device, device)
     if ladder:
@@ -250,6 +250,7 @@ SHOWN = {
     "compare": show_comparison,
     "fuse": show_fuse,
     "fuse-blocks": show_blocks,
+    "fuse-alone": show_alone,
 }
 
 

@@ -111,8 +111,9 @@ def warn_of_load(console: Console) -> None:
 
 
 def finished(results: Results, job) -> bool:
-    """Whether every peer of `job` has a time, or a reason for having none that will not change."""
-    done = {row["peer"] for row in results.of_case(job.case.key) if row["status"] != "error"}
+    """Whether every peer of `job` has a time that Ctrl-C did not cut short, or a lasting reason for none."""
+    rows = [row for row in results.of_case(job.case.key) if not row.get("interrupted")]
+    done = {row["peer"] for row in rows if row["status"] != "error"}
     return done >= set(job.peers)
 
 

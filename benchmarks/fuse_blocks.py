@@ -6,8 +6,9 @@ The modules run as they would inside of a fused model that leaves them alone: on
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,7 @@ class FusedBlockCase:
     count: int
     batch: int
     dtype: str
+    memory_format: ClassVar[torch.memory_format] = torch.channels_last
 
     @property
     def key(self) -> str:
@@ -55,6 +57,12 @@ class FusedBlockCase:
             "batch": self.batch,
             "dtype": self.dtype,
         }
+
+    def subject(self, seed: int) -> tuple[nn.Module, Block]:
+        """The block's own modules with weights of the dtype, and what they compute."""
+        network = copy.deepcopy(prepared(self.model, seed)).to(DTYPES[self.dtype])
+        block = next(item.block for item in find(network) if item.path == self.path)
+        return _own_modules(network, self.path), block
 
 
 def case_title(case: FusedBlockCase) -> str:
@@ -108,24 +116,40 @@ def _blocks(model: FuseModel) -> Iterator[tuple[str, Block, tuple[int, int]]]:
     return ((path, block, sizes[path]) for path, block in found.items())
 
 
+class ModulesCase(Protocol):
+    """Modules, the block that they compute, and what both are called with."""
+
+    size: tuple[int, int]
+    batch: int
+    dtype: str
+    memory_format: torch.memory_format
+
+    @property
+    def key(self) -> str: ...
+
+    def record(self) -> dict[str, object]: ...
+
+    def subject(self, seed: int) -> tuple[nn.Module, Block]: ...
+
+
 class FusedBlockContest:
     """One block, and its modules."""
 
-    def __init__(self, case: FusedBlockCase, seed: int) -> None:
+    def __init__(self, case: ModulesCase, seed: int) -> None:
         self.case, dtype = case, DTYPES[case.dtype]
-        network = copy.deepcopy(prepared(case.model, seed)).to(dtype)
-        block = next(item.block for item in find(network) if item.path == case.path)
-        self.modules = _own_modules(network, case.path)
+        self.modules, block = case.subject(seed)
         generator = torch.Generator().manual_seed(0)
         self._distinct = min(DISTINCT_IMAGES, case.batch)
         images = torch.randn(self._distinct, block.in_channels, *case.size, generator=generator).to(dtype)
         with torch.inference_mode():
             r64 = copy.deepcopy(self.modules).double()(images.double())
             low = self.modules(images)
-        # The longest sum behind a value is that of one convolution's weights for one channel.
-        terms = max(conv.conv.weight[0].numel() for conv in block.convs)
+        # The longest sum behind a value is that of one convolution's weights for one channel; a
+        # squeeze-excite's two layers are such, too.
+        convolutions = [module for module in self.modules.modules() if isinstance(module, nn.Conv2d)]
+        terms = max(conv.weight[0].numel() for conv in convolutions)
         self._budget = Budget(r64.clone(), low.clone(), terms if dtype == torch.float32 else 1, dtype)
-        self._x = images[rows_of_batch(case.batch)].contiguous(memory_format=torch.channels_last)
+        self._x = images[rows_of_batch(case.batch)].contiguous(memory_format=case.memory_format)
         self._program = bind(block, dtype, torch.device("cpu"), Backend.AUTO)
 
     def prepare(self, peer: str, row: dict[str, object]) -> Callable[[], Tensor]:
@@ -156,16 +180,18 @@ def _own_modules(network: nn.Module, path: str) -> nn.Module:
 class FusedBlockRunner(ContestRunner):
     """Contests of blocks, in this process."""
 
-    def open(self, case: FusedBlockCase) -> FusedBlockContest:
+    labels: Mapping[str, str] = PEERS
+
+    def open(self, case: ModulesCase) -> FusedBlockContest:
         self.reporter.step("weights and float64 maps")
         return FusedBlockContest(case, self.settings.seed)
 
-    def new_row(self, case: FusedBlockCase, peer: str) -> dict[str, object]:
+    def new_row(self, case: ModulesCase, peer: str) -> dict[str, object]:
         return {
             "case": case.key,
             **case.record(),
             "peer": peer,
-            "label": PEERS[peer],
+            "label": self.labels[peer],
             "group": "ours" if peer == "fused" else "eager",
             "status": ERROR,
             "reason": "",

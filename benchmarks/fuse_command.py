@@ -1,4 +1,6 @@
-"""`python -m benchmarks fuse`: other libraries' models, eager and fused; with --blocks, block by block."""
+"""`python -m benchmarks fuse`: other libraries' models, eager and fused; with --blocks, block by block; with
+--alone, layers that the fusion rule decides about.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import click
 import torch
 from rich.console import Console
 
-from benchmarks import fuse, fuse_blocks, fuse_tables
+from benchmarks import fuse, fuse_alone, fuse_alone_tables, fuse_blocks, fuse_tables
 from benchmarks.allocator import settle_allocator
 from benchmarks.cases import parse_dtypes
 from benchmarks.console import FOLDER, SECONDS, new_console, result_path, run_sweep, shown_path, usage
@@ -33,10 +35,15 @@ BATCH = 8
 @click.option("--batch", default=BATCH, show_default=True, type=click.IntRange(1), help="Images per call.")
 @click.option("--dtype", default="float32,bfloat16", show_default=True)
 @click.option("--blocks", is_flag=True, help="Every distinct block by itself instead, against its modules.")
+@click.option(
+    "--alone", is_flag=True, help="A fixed list of single layers instead, fused whatever the rule says."
+)
 @click.option("--full", is_flag=True, help="Write into results/<device>/.")
 @click.option("--resume", is_flag=True, help="Keep the finished cases of the result file.")
 @click.option("--rounds", type=click.IntRange(3), help="[default: 7]")
-@click.option("--min-seconds", type=SECONDS, help="Length of one sample.  [default: 0.15; blocks 0.02]")
+@click.option(
+    "--min-seconds", type=SECONDS, help="Length of one sample.  [default: 0.15; --blocks, --alone 0.02]"
+)
 @click.option("--limit-minutes", type=click.FloatRange(0), help="Begin no further case after this.")
 @click.option("--threads", default=0, type=click.IntRange(0), help="0: as many as torch takes.")
 @click.option("--out", type=FOLDER, help="Folder of the result files.")
@@ -45,6 +52,7 @@ def fuse_command(
     batch: int,
     dtype: str,
     blocks: bool,
+    alone: bool,
     full: bool,
     resume: bool,
     rounds: int | None,
@@ -59,15 +67,17 @@ def fuse_command(
     channels_last memory, and as `effnet_fast.fuse` returns it. The list needs the three libraries.
 
     Exit status 1 when a fused model fails its check or breaks off; 2 for a wrong option or an unusable result
-    file. Ctrl-C keeps every finished case.
+    file. Ctrl-C keeps every finished case, and of the one under way the complete rounds if there are three.
     """
+    if alone and (blocks or names):
+        raise click.UsageError("--alone takes neither --blocks nor --model: it has a list of its own")
     models, dtypes = usage(parse_models, names), usage(parse_dtypes, dtype)
     reason = backends.supports("mbconv", "cpu", device_type="cpu", dtype=torch.float32)
     if reason is not None:
         raise click.UsageError(f"fuse times kernels of the CPU backend, which cannot serve: {reason}")
     if threads:
         torch.set_num_threads(threads)
-    seconds = min_seconds if min_seconds is not None else BLOCK_SECONDS if blocks else MODEL_SECONDS
+    seconds = min_seconds if min_seconds is not None else BLOCK_SECONDS if blocks or alone else MODEL_SECONDS
     settings = replace(
         THOROUGH, rounds=rounds or THOROUGH.rounds, min_seconds=seconds, threads=torch.get_num_threads()
     )
@@ -76,6 +86,7 @@ def fuse_command(
         "" if batch == BATCH else f"--batch {batch}",
         "" if dtype == "float32,bfloat16" else f"--dtype {dtype}",
         "--blocks" if blocks else "",
+        "--alone" if alone else "",
         "--full" if full else "",
     ]
     command = " ".join(["python -m benchmarks fuse", *filter(None, options)])
@@ -83,10 +94,15 @@ def fuse_command(
     settings = replace(settings, budget_seconds=60.0)
     noted = {**settings.record(), "allocator": settle_allocator()}
     console = new_console()
-    if blocks:
+    runner_type: type[ContestRunner]
+    if alone:
+        kind, show, title, text = "fuse-alone", show_alone, fuse_alone.case_title, rows_text
+        cases, peers = fuse_alone.layer_cases(fuse_alone.LAYERS, batch, dtypes), tuple(fuse_alone.PEERS)
+        runner_type = fuse_alone.LayerRunner
+    elif blocks:
         kind, show, title, text = "fuse-blocks", show_blocks, fuse_blocks.case_title, rows_text
         cases, peers = fuse_blocks.block_cases(models, batch, dtypes), tuple(fuse_blocks.PEERS)
-        runner_type: type[ContestRunner] = fuse_blocks.FusedBlockRunner
+        runner_type = fuse_blocks.FusedBlockRunner
     else:
         kind, show, title, text = "fuse", show_fuse, fuse.case_title, rates_text
         cases = [fuse.FuseCase(model.name, batch, storage) for model in models for storage in dtypes]
@@ -112,6 +128,11 @@ def show_fuse(console: Console, results: Results, path: Path) -> None:
 def show_blocks(console: Console, results: Results, path: Path) -> None:
     """Print the table of the blocks."""
     _show(console, fuse_tables.blocks_table(results), fuse_tables.blocks_notes(results), path)
+
+
+def show_alone(console: Console, results: Results, path: Path) -> None:
+    """Print the table of single layers, and whether the rule agrees."""
+    _show(console, fuse_alone_tables.alone_table(results), fuse_alone_tables.alone_notes(results), path)
 
 
 def _show(console: Console, table: object, lines: list[str], path: Path) -> None:

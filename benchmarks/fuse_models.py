@@ -89,4 +89,4 @@ def parse_models(names: tuple[str, ...]) -> list[FuseModel]:
 @functools.lru_cache(maxsize=1)
 def prepared(model: FuseModel, seed: int = 0) -> nn.Module:
     """`model` in float32, evaluating, as after training; not to be changed. The last one is kept."""
-    return calibrated(model.make, seed=seed)
+    return calibrated(model.make, model.image_size, seed=seed)

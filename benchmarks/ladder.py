@@ -5,7 +5,7 @@ Each rung fuses more than the one before it, and all of them compute the same bl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -14,20 +14,17 @@ from torch import Tensor
 from benchmarks.block_calls import BlockCalls
 from benchmarks.blocks import BlockCase, BlockContest, mbconv_blocks, named_block
 from benchmarks.cases import DTYPES
-from benchmarks.contest import ContestRunner, Job, Row, put_times
+from benchmarks.contest import ContestRunner, Row
 from benchmarks.ladder_bytes import rung_bytes
 from benchmarks.ladder_floor import floor
 from benchmarks.limits import Limits
-from benchmarks.operators import COMPILE_MODES, cudnn
+from benchmarks.operators import COMPILE_MODES, cudnn, stock_flags
 from benchmarks.peers import PEERS
 from benchmarks.progress import Reporter
-from benchmarks.results import Results
 from benchmarks.rows import ERROR, OK, UNAVAILABLE
 from benchmarks.runner import Settings
 from benchmarks.unfused import UnfusedBlock, compiled_call
 from effnet_fast import backends
-from effnet_fast.measure import Candidate, summarize
-from effnet_fast.measure.timing import MIN_ROUNDS
 from effnet_fast.ops.expand_weights import has_layout
 
 #: Name -> label of every rung, from the bottom up; the first three are stock PyTorch's.
@@ -42,10 +39,6 @@ RUNGS = {
     "whole": "whole block",
 }
 STOCK = ("eager", "folded", "compiled")
-
-#: What stock PyTorch runs under on a GPU: cuDNN's search, and float32 that is not TF32, whose error is 1000
-#: times what the check allows.
-STOCK_FLAGS = {"cpu": {}, "cuda": {"benchmark": True, "allow_tf32": False}}
 
 
 def costliest_block(model: str) -> str:
@@ -113,7 +106,9 @@ def backend_of(rung: str, device: str) -> str:
 
 
 class LadderContest(BlockContest):
-    """One block with its rungs made ready, one after the other; stock PyTorch's are judged, too."""
+    """One block with its rungs made ready, one after the other."""
+
+    stock = STOCK
 
     def prepare(self, peer: str, row: Row) -> Callable[[], object]:
         """What the rung `peer` runs, called once; `row` gets its verdict, or why there is no such rung."""
@@ -121,13 +116,11 @@ class LadderContest(BlockContest):
         if reason:
             row.update(status=UNAVAILABLE, reason=reason)
             return lambda: None
-        call = self._stock(peer) if peer in STOCK else self._ours(peer)
-        self.judge(call, row)
-        return call
+        return super().prepare(peer, row)
 
     def _stock(self, peer: str) -> Callable[[], Tensor]:
         module = UnfusedBlock(self.arguments, batch_norm=peer == "eager").eval()
-        x, flags = self.arguments[0], STOCK_FLAGS[self.device]
+        x, flags = self.arguments[0], stock_flags("eager-search", self.device)
         run: Callable[[], Tensor] = partial(module, x)
         if peer == "compiled":
             with cudnn(**flags):
@@ -152,35 +145,17 @@ class LadderContest(BlockContest):
 
 
 class LadderRunner(ContestRunner):
-    """Ladders of blocks, with a floor made of `limits`. Ctrl-C keeps the rounds that are complete."""
+    """Ladders of blocks, with a floor made of `limits`."""
 
     def __init__(self, settings: Settings, reporter: Reporter, device: str, limits: Limits) -> None:
         super().__init__(settings, reporter, device)
         self.limits = limits
-        self._samples: dict[str, list[list[float]]] = {}
-        self._interrupted = False
 
     def open(self, case: BlockCase) -> LadderContest:
         return LadderContest(case, self.device)
 
     def new_row(self, case: BlockCase, peer: str) -> Row:
         return new_row(case, peer, self.device)
-
-    def candidate(self, peer: str, call: Callable[[], object]) -> Candidate:
-        self._samples[peer] = []
-        return _Noted(super().candidate(peer, call), self._samples[peer])
-
-    def time(self, calls: Mapping[str, Callable[[], object]], rows: Mapping[str, Row]) -> None:
-        self._samples.clear()
-        try:
-            super().time(calls, rows)
-        except KeyboardInterrupt:
-            complete = min((len(samples) for samples in self._samples.values()), default=0)
-            if complete < MIN_ROUNDS:
-                raise
-            self._interrupted = True
-            kept = {peer: summarize(samples[:complete]) for peer, samples in self._samples.items()}
-            put_times(kept, rows)
 
     def complete(self, contest: LadderContest, row: Row) -> None:
         case = contest.case
@@ -191,34 +166,6 @@ class LadderRunner(ContestRunner):
             for column in ("median", "p20", "p80"):
                 row[f"{column}_us"] = round(1e3 * row[f"{column}_ms"] / case.batch, 4)
             row["of_floor"] = round(least.us / row["median_us"], 4)
-
-    def run(
-        self,
-        jobs: Sequence[Job],
-        results: Results,
-        save: Callable[[], None],
-        **limits: float | None,
-    ) -> int:
-        """As every runner; an interrupt goes on after the rows of its job are saved."""
-
-        def save_and_go_on() -> None:
-            save()
-            if self._interrupted:
-                raise KeyboardInterrupt
-
-        return super().run(jobs, results, save_and_go_on, **limits)
-
-
-class _Noted:
-    """A candidate whose samples are kept where an interrupt leaves them."""
-
-    def __init__(self, candidate: Candidate, samples: list[list[float]]) -> None:
-        self._candidate, self._samples = candidate, samples
-
-    def sample(self, min_seconds: float) -> list[float]:
-        seconds = list(self._candidate.sample(min_seconds))
-        self._samples.append(seconds)
-        return seconds
 
 
 def new_row(case: BlockCase, peer: str, device: str) -> Row:

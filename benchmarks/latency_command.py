@@ -127,7 +127,7 @@ def add_overhead(results: Results, case: Case) -> None:
     for row in rows:
         images = distinct_images(case.image_size)[rows_of_batch(case.batch)]
         engine = effnet_fast.InferenceEngine(
-            seeded_model(case.model),
+            seeded_model(case.model, case.image_size),
             batch_size=case.batch,
             image_size=case.image_size,
             dtype=case.torch_dtype,

@@ -174,7 +174,7 @@ def run_suite(
     return run_models(
         new_console(),
         (out or RESULTS / device_slug(suite.device)) / f"{name}.json",
-        [Job(case, suite.peers) for case in cases],
+        [Job(case, suite.peers_of(case.model)) for case in cases],
         replace(suite.settings, **given),
         suite=name,
         device=suite.device,

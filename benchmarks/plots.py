@@ -19,6 +19,7 @@ STYLES = {
     "eager-nhwc": ("#5f6b7a", "s", "--"),
     "eager-folded": ("#2a9d8f", "^", "-."),
     "eager-tuned": ("#8a6d3b", "P", (0, (5, 1))),
+    "compiled-plain": ("#7f9fd6", "d", ":"),
     "compiled": ("#3366cc", "D", "-"),
     "onnxruntime": ("#7b4ea3", "X", "--"),
     "openvino-latency": ("#b07aa1", "<", "-."),
@@ -28,6 +29,7 @@ STYLES = {
     # The fastest of a group, where there are too many peers.
     "eager": ("#5f6b7a", "s", "--"),
     "graph": ("#2a9d8f", "^", "-."),
+    "plain": ("#7f9fd6", "d", ":"),
     "runtime": ("#7b4ea3", "X", "--"),
 }
 

@@ -41,7 +41,8 @@ NO_LADDERS = (
 
 RATIOS_ON_CPU = (
     "Ratios: effnet_fast over the fastest eager peer; over eager PyTorch with folded batch norms and an "
-    "allocator that keeps its memory (tuned); over `torch.compile` with frozen weights and that allocator."
+    "allocator that keeps its memory (tuned); over `torch.compile` with frozen weights as it comes (plain), "
+    "and with that allocator (compiled)."
 )
 RUNTIMES_ON_CPU = " vs runtime: over the fastest of ONNX Runtime and OpenVINO; vs best: over the best of all."
 RATIOS_ON_GPU = (

@@ -34,7 +34,7 @@ class Target:
 class Suite:
     """What `python -m benchmarks models --suite` measures on `device`.
 
-    `also` are (model, batch) beside the batches of `batches_of`.
+    `also` are (model, batch) beside the batches of `batches_of`, and `only` peers that one model alone gets.
     """
 
     device: str
@@ -42,6 +42,7 @@ class Suite:
     also: tuple[tuple[str, int], ...]
     dtypes: tuple[str, ...]
     peers: tuple[str, ...]
+    only: tuple[tuple[str, str], ...]
     settings: Settings
     targets: tuple[Target, ...]
 
@@ -56,6 +57,10 @@ class Suite:
             batches = {*batches_of(model), *(batch for other, batch in self.also if other == model)}
             found += sweep([model], sorted(batches), dtypes or self.dtypes, self.device)
         return found
+
+    def peers_of(self, model: str) -> tuple[str, ...]:
+        """The peers that run `model`."""
+        return (*(peer for only, peer in self.only if only == model), *self.peers)
 
 
 def batches_of(model: str) -> tuple[int, int]:
@@ -89,10 +94,12 @@ CPU = Suite(
         "openvino-throughput",
         "engine",
     ),
+    only=(("efficientnet_b0", "compiled-plain"),),
     settings=QUICK,
     # On 2 cores with AVX-512 and its bfloat16 dot products. "stock": every peer but this project's.
     targets=(
         Target("efficientnet_b0", (16,), "runtime", 1.5),
+        Target("efficientnet_b0", (16,), "plain", 2.1),
         Target("efficientnet_b0", (16,), "compiled", 2.1),
         Target("efficientnet_b0", (1,), "runtime", 1.35),
         Target("efficientnet_b2", (4,), "runtime", 1.2),

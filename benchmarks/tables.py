@@ -21,6 +21,7 @@ RATIOS = (
     ("vs eager", "eager", "engine"),
     ("vs tuned", "tuned", "engine"),
     ("vs graph", "graph", "engine"),
+    ("vs plain", "plain", "engine"),
     ("vs compiled", "compiled", "engine"),
     ("vs runtime", "runtime", "engine"),
     ("vs best", STOCK, "engine"),
@@ -90,7 +91,7 @@ NOISY_SPREAD = 0.1
 
 #: Order of the groups' columns; the other groups are called like a peer.
 GROUP_ORDER = ("eager", "tuned", "graph")
-GROUP_LABELS = {"engine": "effnet_fast", "engine-uint8": "effnet_fast uint8"}
+GROUP_LABELS = {"plain": "torch.compile plain", "engine": "effnet_fast", "engine-uint8": "effnet_fast uint8"}
 
 
 def ratios_of(rows: Iterable[Row]) -> list[tuple[str, str, str]]:

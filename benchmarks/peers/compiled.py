@@ -60,13 +60,20 @@ def _preparing(
 
 
 def _peer(
-    name: str, label: str, mode: str | None, *, tuned: bool = True, freezing: bool = True, **more: object
+    name: str,
+    label: str,
+    mode: str | None,
+    *,
+    group: str = "compiled",
+    tuned: bool = True,
+    freezing: bool = True,
+    **more: object,
 ) -> Peer:
     described = "torch.compile(dynamic=False), inductor"
     return Peer(
         name,
         label,
-        "compiled",
+        group,
         _preparing(mode, freezing),
         {
             "layout": "channels_last",
@@ -87,6 +94,7 @@ PLAIN = _peer(
     "compiled-plain",
     "torch.compile plain",
     None,
+    group="plain",
     tuned=False,
     devices=("cpu",),
     elsewhere="PyTorch's allocator on a GPU keeps its memory anyway: this is compiled",

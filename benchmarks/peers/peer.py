@@ -44,8 +44,8 @@ class Peer:
     Args:
         name: as typed after `--peers`.
         label: as shown in tables and plots.
-        group: "eager", "tuned", "graph", "compiled", "runtime", "engine" or "engine-uint8"; ratios are
-            against the best of a group.
+        group: "eager", "tuned", "graph", "plain", "compiled", "runtime", "engine" or "engine-uint8";
+            ratios are against the best of a group.
         prepare: (model, images, dtype) -> Prepared. The model is stock PyTorch, float32, in eval mode, and
             the peer's own to change; images are [N, 3, H, W] float32, contiguous, or what `images` says.
             Both are on the device that is measured. Raises `PeerUnavailable`.

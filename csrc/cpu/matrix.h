@@ -18,13 +18,24 @@ inline constexpr bool kHasBf16Pairs = true;
 inline constexpr bool kHasBf16Pairs = false;
 #endif
 
-// How a row operand of type Element is multiplied: one float32, or a pair of bfloat16 at a time.
+// float32 rows for weights that are stored as pairs of bfloat16 and widened as they are read: half the bytes to fetch,
+// the same products in the same order.
+struct FloatByBf16 {
+  float value;
+};
+static_assert(sizeof(FloatByBf16) == sizeof(float));
+
+// How a row operand of type Element is multiplied: one float32, or a pair at a time.
 template <class Element>
 struct Product;
 
 template <>
 struct Product<float> {
   static constexpr int kStep = 1;
+  static constexpr bool kRoundsEachTerm = true;  // to float32, so that long sums are taken in parts
+  using Value = float;                           // of a row, in memory
+  using Row = Vec;
+  using Column = Vec;
   static inline __attribute__((always_inline)) Vec row(const float* p) { return broadcast(p); }
   static inline __attribute__((always_inline)) Vec column(const float* p) { return load(p); }
   static inline __attribute__((always_inline)) Vec accumulate(Vec a, Vec b, Vec c) { return fma(a, b, c); }
@@ -34,10 +45,34 @@ struct Product<float> {
   }
 };
 
+template <>
+struct Product<FloatByBf16> {
+  static constexpr int kStep = 2;
+  static constexpr bool kRoundsEachTerm = true;
+  using Value = float;
+  struct Row {
+    Vec first, second;
+  };
+  using Column = Row;
+  static inline __attribute__((always_inline)) Row row(const FloatByBf16* p) {
+    return {broadcast(&p[0].value), broadcast(&p[1].value)};
+  }
+  static inline __attribute__((always_inline)) Column column(const float* p) {
+    return {first_of_pairs(p), second_of_pairs(p)};
+  }
+  static inline __attribute__((always_inline)) Vec accumulate(Row a, Column b, Vec c) {
+    return fma(a.second, b.second, fma(a.first, b.first, c));
+  }
+};
+
 #ifdef EFFNET_FAST_HAS_BF16_DOT
 template <>
 struct Product<bfloat16> {
   static constexpr int kStep = 2;
+  static constexpr bool kRoundsEachTerm = false;
+  using Value = bfloat16;
+  using Row = Vec;
+  using Column = Vec;
   static inline __attribute__((always_inline)) Vec row(const bfloat16* p) { return broadcast_pair(p); }
   static inline __attribute__((always_inline)) Vec column(const float* p) {
     return load(p);
@@ -64,12 +99,12 @@ ALWAYS_INLINE void accumulate(Vec (&sum)[kRows][kVectors], const Element* a, int
                               const float*& panel) {
   using P = Product<Element>;
   for (int64_t k = 0; k < length; k += P::kStep, panel += kVectors * Vec::kWidth) {
-    Vec b[kVectors];
+    typename P::Column b[kVectors];
 #pragma GCC unroll 8
     for (int j = 0; j < kVectors; j++) b[j] = P::column(panel + j * Vec::kWidth);
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; i++) {
-      const Vec ai = P::row(a + i * stride + k);
+      const typename P::Row ai = P::row(a + i * stride + k);
 #pragma GCC unroll 8
       for (int j = 0; j < kVectors; j++) sum[i][j] = P::accumulate(ai, b[j], sum[i][j]);
     }
@@ -136,7 +171,7 @@ struct PanelSplit {
 struct Panels : PanelSplit {
   const float* weight;
   const float* bias;
-  int64_t depth_words;  // 32-bit words of one column: K, or K / 2 for pairs
+  int64_t depth_words;  // 32-bit words of one column: K, or K / 2 for pairs of bfloat16
   int64_t columns;
 
   explicit Panels(const PackedHeader& packed)
@@ -145,7 +180,7 @@ struct Panels : PanelSplit {
         bias(section<float>(packed, packed.bias)),
         columns(packed.out_channels) {
     const int64_t depth = int64_t{packed.in_channels} * packed.kernel * packed.kernel;
-    depth_words = packed.bf16_pairs ? depth / 2 : depth;
+    depth_words = packed.bf16_pairs || packed.bf16_values ? depth / 2 : depth;
   }
   const float* weights_of(int64_t panel) const { return weight + first_vector(panel) * depth_words * Vec::kWidth; }
   int64_t bytes() const { return vectors * depth_words * Vec::kWidth * 4; }

@@ -68,7 +68,7 @@ static void output_tile(const OutputTile<Storage, Element>& t) {
   for (int64_t p = 0; p < t.piece_count; p++) {
     const Piece<Element>& piece = t.pieces[p];
     const Element* rows = piece.data + t.row * piece.stride;
-    if constexpr (std::is_same_v<Element, float>) {
+    if constexpr (Product<Element>::kRoundsEachTerm) {
       for (int64_t k = 0; k < piece.length;) {
         if (terms >= kSumTerms) {
           fold(sum, earlier, folded);

@@ -38,6 +38,12 @@ void pack_matrix(const PackRequest& r, const KernelTable& kernels, bool pairs, f
   }
 }
 
+// Whether bfloat16 holds every weight exactly; of most float32 weights the first few say no.
+bool are_bf16_values(const WeightArray& weight, int64_t count) {
+  const float* values = static_cast<const float*>(weight.data);
+  return std::all_of(values, values + count, [](float value) { return (bits_of(value) & 0xffffu) == 0; });
+}
+
 void pack_depthwise(const PackRequest& r, int64_t width, float* to) {
   const int64_t taps = r.kernel * r.kernel;
   for (int64_t c = 0; c < r.out_channels; c++) {
@@ -80,13 +86,16 @@ PackedHeader packed_layout(const PackRequest& r) {
   h.squeeze = static_cast<int32_t>(r.squeeze);
   // An odd number of channels has no pairing: a pair would reach from one pixel into the next.
   h.bf16_pairs = is_conv(r.kind) && kernels.bf16_pairs && r.weight.dtype == DType::kBFloat16 && r.in_channels % 2 == 0;
+  h.bf16_values = r.may_halve && r.weight.dtype == DType::kFloat32 && r.in_channels % 2 == 0 &&
+                  are_bf16_values(r.weight, r.in_channels * r.out_channels);
+  const bool pairs = h.bf16_pairs || h.bf16_values;
   int64_t end = sizeof(PackedHeader);
   auto place = [&](int64_t floats) {
     const int64_t at = end;
     end = ceil_div(at + floats * 4, kPackedAlignment) * kPackedAlignment;
     return at;
   };
-  if (is_conv(r.kind)) h.weight = place(r.in_channels * r.kernel * r.kernel * padded / (h.bf16_pairs ? 2 : 1));
+  if (is_conv(r.kind)) h.weight = place(r.in_channels * r.kernel * r.kernel * padded / (pairs ? 2 : 1));
   if (has_depthwise(r.kind)) h.weight = place(r.kernel * r.kernel * padded);
   if (is_conv(r.kind) || has_depthwise(r.kind)) h.bias = place(padded);
   if (has_squeeze(r.kind)) {
@@ -106,7 +115,7 @@ void pack(const PackRequest& r, void* block) {
   std::memset(bytes, 0, h.bytes);
   std::memcpy(bytes, &h, sizeof h);
   auto at = [&](int64_t offset) { return reinterpret_cast<float*>(bytes + offset); };
-  if (is_conv(r.kind)) pack_matrix(r, kernels, h.bf16_pairs, at(h.weight));
+  if (is_conv(r.kind)) pack_matrix(r, kernels, h.bf16_pairs || h.bf16_values, at(h.weight));
   if (has_depthwise(r.kind)) pack_depthwise(r, kernels.width, at(h.weight));
   if (h.bias) copy_array(r.bias, r.out_channels, at(h.bias));
   if (has_squeeze(r.kind)) {

@@ -18,6 +18,7 @@ struct PackRequest {
   Isa isa;
   int64_t in_channels, out_channels, kernel, squeeze;
   WeightArray weight, bias, w1, b1, w2, b2;
+  bool may_halve = false;  // a matrix whose kernel reads PackedHeader::bf16_values
 };
 
 // The header that the packed block of `request` will start with; header.bytes is the size to allocate.

@@ -2,7 +2,7 @@
 //
 // Vectors of output channels lie one behind another, so that a panel of any number of vectors is contiguous:
 //   matrix    [ceil(N / W)] panels' vectors; inside a panel of V vectors: [K][V * W] float32,
-//             or [K / 2][V * W][2] bfloat16 for AVX512_BF16's dot product of pairs
+//             or [K / 2][V * W][2] bfloat16, for AVX512_BF16's dot product of pairs or to be widened when read
 //   depthwise [ceil(C / W)][k * k][W] float32
 //   squeeze   w1 [S][C'], w2 transposed [S][C'] float32, C' = C rounded up to W
 // with W the vector width of the instruction set that the block was packed for. Padding channels are zero.
@@ -31,9 +31,9 @@ struct PackedHeader {
   int32_t bf16_pairs;   // 1: the matrix is stored for the bf16 dot product
   int32_t in_channels;  // K of a matrix per kernel tap; C of a depthwise convolution
   int32_t out_channels;
-  int32_t kernel;   // 1 for a matrix
-  int32_t squeeze;  // squeeze-excite width, 0 without
-  int32_t reserved;
+  int32_t kernel;        // 1 for a matrix
+  int32_t squeeze;       // squeeze-excite width, 0 without
+  int32_t bf16_values;   // 1: float32 weights, each a bfloat16 value, are stored as such: half the bytes, the same bits
   int64_t bytes;         // of the whole block
   int64_t weight, bias;  // offsets of the sections from the header
   int64_t w1, b1, w2, b2;

@@ -22,7 +22,9 @@ void run(const Tensor& y, const Tensor& x, const PackedHeader* packed, const std
 Tensor pack_pointwise_conv(Tensor weight, OptionalTensor bias, std::string activation, std::string isa) {
   parse_activation(activation);
   Weight holders[2];
-  return pack_tensor(matrix_request(weight, bias, isa, PackedKind::kMatrix, holders), weight);
+  PackRequest request = matrix_request(weight, bias, isa, PackedKind::kMatrix, holders);
+  request.may_halve = true;
+  return pack_tensor(request, weight);
 }
 
 void packed_into(Tensor y, Tensor x, Tensor packed, int64_t out_channels, std::string activation, OptionalTensor gate,

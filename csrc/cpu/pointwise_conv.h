@@ -5,7 +5,7 @@
 // Rows that are converted or scaled at a time, before every panel is multiplied with them.
 inline constexpr int64_t kPreparedRows = 4 * kTileRows;
 
-// Storage: type of x, residual and y. Element: type that is multiplied (bfloat16 pairs where the packing has them).
+// Storage: type of x, residual and y. Element: what is multiplied (Product), pairs where the packing has them.
 template <class Storage, class Element>
 static void pointwise_conv_as(const PointwiseConvArgs& a, const Parallel& parallel) {
   const Panels panels(*a.packed);
@@ -15,7 +15,8 @@ static void pointwise_conv_as(const PointwiseConvArgs& a, const Parallel& parall
   const Storage* x = static_cast<const Storage*>(a.x);
   const Storage* residual = static_cast<const Storage*>(a.residual);
   Storage* y = static_cast<Storage*>(a.y);
-  const bool direct = std::is_same_v<Storage, Element> && !a.gate;
+  using Value = typename Product<Element>::Value;
+  const bool direct = std::is_same_v<Storage, Value> && !a.gate;
 
   // Group outermost: a thread walks many row tiles over the same weights, which stay in its L2.
   parallel(groups * tiles, [&](int64_t begin, int64_t end) {
@@ -32,7 +33,7 @@ static void pointwise_conv_as(const PointwiseConvArgs& a, const Parallel& parall
         if (!direct) {
           for (int64_t i = row; i < until; i++) {
             const float* gate = a.gate ? a.gate + i / a.pixels * depth : nullptr;
-            prepare_row(x + i * depth, gate, depth, prepared + (i - row) * depth);
+            prepare_row(x + i * depth, gate, depth, reinterpret_cast<Value*>(prepared) + (i - row) * depth);
           }
           piece.data = prepared;
         }
@@ -46,7 +47,9 @@ static void pointwise_conv_as(const PointwiseConvArgs& a, const Parallel& parall
 
 static void pointwise_conv(const PointwiseConvArgs& a, const Parallel& parallel) {
   switch (a.dtype) {
-    case DType::kFloat32: return pointwise_conv_as<float, float>(a, parallel);
+    case DType::kFloat32:
+      if (a.packed->bf16_values) return pointwise_conv_as<float, FloatByBf16>(a, parallel);
+      return pointwise_conv_as<float, float>(a, parallel);
     case DType::kFloat16: return pointwise_conv_as<float16, float>(a, parallel);
     case DType::kBFloat16:
 #ifdef EFFNET_FAST_HAS_BF16_DOT

@@ -29,6 +29,14 @@ ALWAYS_INLINE Vec broadcast(const float* p) { return {_mm512_set1_ps(*p)}; }
 ALWAYS_INLINE Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
 ALWAYS_INLINE Vec load(const float16* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p))}; }
 ALWAYS_INLINE Vec load(const bfloat16* p) { return {widen_bf16(_mm256_loadu_si256((const __m256i*)p))}; }
+// The first and the second of sixteen pairs of bfloat16.
+ALWAYS_INLINE Vec first_of_pairs(const float* p) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16))};
+}
+ALWAYS_INLINE Vec second_of_pairs(const float* p) {
+  const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+  return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), high))};
+}
 ALWAYS_INLINE Vec load_n(const float* p, int n) { return {_mm512_maskz_loadu_ps(first_lanes(n), p)}; }
 ALWAYS_INLINE Vec load_n(const float16* p, int n) {
   return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(n), p))};
@@ -103,11 +111,8 @@ ALWAYS_INLINE Vec dot_pairs(Vec a, Vec b, Vec c) {
 }
 // Sixteen pairs with the first of each times `first` and the second times `second`, rounded again.
 ALWAYS_INLINE Vec scale_pairs(const float* p, Vec first, Vec second) {
-  const __m512i bits = _mm512_loadu_si512(p);
-  const Vec low = {_mm512_castsi512_ps(_mm512_slli_epi32(bits, 16))};
-  const Vec high = {_mm512_castsi512_ps(_mm512_and_si512(bits, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
-  const __m512i a = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(mul(low, first).v));
-  const __m512i b = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(mul(high, second).v));
+  const __m512i a = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(mul(first_of_pairs(p), first).v));
+  const __m512i b = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(mul(second_of_pairs(p), second).v));
   return {_mm512_castsi512_ps(_mm512_or_si512(a, _mm512_slli_epi32(b, 16)))};
 }
 #endif

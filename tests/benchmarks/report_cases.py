@@ -130,6 +130,20 @@ def block_rows(kind: str = "blocks") -> list[dict]:
     return rows
 
 
+def alone_rows() -> list[dict]:
+    """A layer in two layouts of its input, slower fused in one of them."""
+    rows = []
+    for layout, fused in (("NCHW", 1.25), ("NHWC", 0.5)):
+        for peer, milliseconds in {"eager": 1.0, "fused": fused}.items():
+            row = {
+                "case": f"3x3, 8 > 8 @8/1/float32/{layout}", "layer": "3x3, 8 > 8 @8", "batch": 1,
+                "dtype": "float32", "layout": layout, "rule": "leave alone", "peer": peer, "label": peer,
+                "group": "ours" if peer == "fused" else "eager", "status": "ok", "reason": "",
+            }  # fmt: skip
+            rows.append(row | times(milliseconds, 1))
+    return rows
+
+
 def profile_rows() -> list[dict]:
     named = {"model": "efficientnet_b0", "dtype": "float32", "batch": 4, "shape": "8>8", "passes": 1}
     return [
@@ -178,6 +192,7 @@ ROWS = {
     "profile": profile_rows(),
     "fuse": fuse_rows(),
     "fuse-blocks": block_rows("fuse-blocks"),
+    "fuse-alone": alone_rows(),
     "compare": compare_rows(),
     "photos": photo_rows(),
     "never heard of": [{"anything": "a", "figure": 12.75}],

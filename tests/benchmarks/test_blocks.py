@@ -96,8 +96,7 @@ def test_arguments_are_those_of_the_block():
 def test_every_form_is_judged_and_timed(dtype):
     rows = run(small_case(dtype))
     assert {peer: row["status"] for peer, row in rows.items()} == dict.fromkeys(PEERS, "ok")
-    for peer in ("three-kernels", "mbconv"):
-        row = rows[peer]
+    for row in rows.values():
         assert 0 < row["error_usage"] <= 1
         assert row["of_peak"] == pytest.approx(row["ideal_ms"] / row["median_ms"], rel=1e-2)
 
@@ -116,6 +115,39 @@ def test_a_wrong_kernel_has_no_time(monkeypatch):
     }
     assert "median_ms" not in rows["mbconv"]
     assert "of_peak" not in rows["mbconv"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("part", ["expand", "depthwise", "project"])
+def test_a_wrong_stock_form_has_no_time(part, dtype, monkeypatch):
+    original = UnfusedBlock.__init__
+
+    def wrong(module, arguments):
+        original(module, arguments)
+        getattr(module, part).bias = None
+
+    monkeypatch.setattr(UnfusedBlock, "__init__", wrong)
+    rows = run(small_case(dtype))
+    assert {peer: row["status"] for peer, row in rows.items()} == dict.fromkeys(PEERS, "ok") | {
+        "eager": "FAIL"
+    }
+    assert "median_ms" not in rows["eager"]
+    line = next(line for line in table(list(rows.values())).splitlines() if "stages.3.1" in line)
+    assert "FAIL" in line
+    assert notes(Results("blocks", {}, {}, "", list(rows.values())))[0].startswith(
+        "eager NHWC: FAIL: error is "
+    )
+
+
+def test_a_graph_of_other_inputs_has_no_time(monkeypatch):
+    def stale(module, inputs, mode):
+        y = module(*inputs).roll(1, 0)
+        return lambda: y
+
+    monkeypatch.setattr(blocks, "compiled_call", stale)
+    rows = run(small_case(), ("compiled", "mbconv"))
+    assert {peer: row["status"] for peer, row in rows.items()} == {"compiled": "FAIL", "mbconv": "ok"}
+    assert "median_ms" not in rows["compiled"]
 
 
 def test_whoever_breaks_off_says_why(monkeypatch):

@@ -12,7 +12,15 @@ from benchmarks.cases import (
     sweep,
 )
 from benchmarks.peers import PEERS, default_peers, parse_peers
-from benchmarks.subject import DISTINCT_IMAGES, distinct_images, make_oracle, rows_of_batch, seeded_model
+from benchmarks.subject import (
+    DISTINCT_IMAGES,
+    distinct_images,
+    distinct_pixels,
+    make_oracle,
+    normalised,
+    rows_of_batch,
+    seeded_model,
+)
 
 
 def test_numbers_ranges_and_lists():
@@ -115,6 +123,19 @@ def test_logits_of_the_subject_tell_images_apart_and_are_of_order_one(b0):
     assert 0.05 < oracle.exact.std() < 50
     assert (oracle.exact[0] - oracle.exact[1]).abs().max() > 0.01 * oracle.exact.abs().max()
     assert torch.allclose(oracle.stock[torch.float32].double(), oracle.exact, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["float", "uint8"])
+def test_a_deep_subject_does_not_amplify_rounding(kind):
+    """Statistics of another image size, or pixels of another variance, multiply B3's logits by up to 1000."""
+    size = 160
+    model = seeded_model("efficientnet_b3", size)
+    pixels = distinct_pixels(size, model.preprocessing)
+    images = distinct_images(size) if kind == "float" else normalised(pixels, model.preprocessing)
+    oracle = make_oracle(model, images, [torch.bfloat16])
+    error = oracle.stock[torch.bfloat16].double() - oracle.exact
+    assert error.norm() < 0.25 * oracle.exact.norm()
+    assert 0.05 < oracle.exact.std() < 2
 
 
 def test_every_row_of_a_batch_is_one_of_the_distinct_images():

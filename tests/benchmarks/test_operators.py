@@ -6,7 +6,7 @@ import torch
 from click.testing import CliRunner
 from rich.console import Console
 
-from benchmarks import limits, operators
+from benchmarks import contest, limits, operators
 from benchmarks.commands import main
 from benchmarks.contest import Job, rows_text
 from benchmarks.layers import LayerCase, distinct_layers, images_of, layer_cases
@@ -15,7 +15,7 @@ from benchmarks.operator_tables import MOST_LINES, lines_of, notes, operators_ta
 from benchmarks.progress import Reporter
 from benchmarks.results import Results, load
 from benchmarks.runner import Settings
-from benchmarks.unfused import Unfused
+from benchmarks.unfused import GATES, Unfused
 from effnet_fast.inference import fold, network_layers
 from effnet_fast.measure import Peaks
 from effnet_fast.models import create_model
@@ -32,10 +32,10 @@ def small_copy(monkeypatch):
     monkeypatch.setitem(limits.COPY_BYTES, "cpu", 1 << 20)
 
 
-def run(jobs, **options) -> Results:
+def run(jobs, dtype: str = "float32", **options) -> Results:
     results = Results("operators", {"cpu": "x", "gpu": ""}, {}, "")
     reporter = Reporter(Console(file=io.StringIO()), title=operators.case_title, text=rows_text)
-    runner = operators.OperatorRunner(SETTINGS, reporter, "cpu", {"float32": LIMITS})
+    runner = operators.OperatorRunner(SETTINGS, reporter, "cpu", {dtype: LIMITS})
     runner.run(jobs, results, lambda: None, **options)
     return results
 
@@ -115,6 +115,7 @@ def test_a_layer_is_judged_and_timed():
     ours, stock = results.rows
     assert (ours["status"], stock["status"]) == ("ok", "ok")
     assert 0 < ours["error_usage"] <= 1
+    assert 0 < stock["error_usage"] <= 1
     assert ours["copy_share"] == pytest.approx(
         ours["megabytes"] * 1e6 / (ours["median_ms"] / 1e3) / 1e9, rel=1e-2
     )
@@ -147,6 +148,88 @@ def test_a_wrong_kernel_has_no_time(monkeypatch):
     assert "times what the contract allows" in ours["reason"]
 
 
+def gate() -> LayerCase:
+    """The smallest layer of B0 with a squeeze-excite: 1152 channels at 7 x 7."""
+    cases = layer_cases(["efficientnet_b0"], [2], ["float32"], ["depthwise_conv_gate"])
+    return next(case for case in cases if case.layer.name == "stages.6.0.depthwise")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("case", [gate, head])
+def test_stock_may_store_in_16_bits_what_the_contract_has_in_32(case, dtype):
+    """Ours may not: rounded likewise it is hundreds of times as wrong as the contract allows."""
+    contest = operators.Contest(replace(case(), dtype=dtype), "cpu")
+    row: dict = {}
+    stock = contest.prepare("eager", row)
+    assert 0 < row["error_usage"] <= 0.5
+    contest._judge(stock, contest._expectation, row)
+    assert (row["status"] == "FAIL") == (dtype != "float32")
+    assert dtype == "float32" or row["error_usage"] > 100
+
+
+def without(name: str):
+    return lambda module: setattr(module, name, None)
+
+
+FAULTS = {
+    "no bias": (head, without("bias")),
+    "another activation": (head, lambda module: setattr(module, "activation", torch.relu)),
+    "no squeeze bias": (gate, without("b1")),
+    "no excite bias": (gate, without("b2")),
+    "another sigmoid": (gate, lambda module: setattr(module, "gate", GATES["hardsigmoid"])),
+    "another squeeze activation": (gate, lambda module: setattr(module, "se_activation", torch.relu)),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_wrong_stock_form_has_no_time(fault, dtype, monkeypatch):
+    case, damage = FAULTS[fault]
+    original = Unfused.__init__
+
+    def wrong(module, *given, **named):
+        original(module, *given, **named)
+        damage(module)
+
+    monkeypatch.setattr(Unfused, "__init__", wrong)
+    case = replace(case(), dtype=dtype)
+    ours, stock = run([Job(case, ("cpu", "eager"))], dtype).rows
+    assert (ours["status"], stock["status"]) == ("ok", "FAIL")
+    assert "median_ms" not in stock
+    assert "times what the contract allows" in stock["reason"]
+
+
+def test_a_graph_of_other_inputs_has_no_time(monkeypatch):
+    def stale(module, inputs, mode):
+        y = module(*inputs).roll(1, 0)
+        return lambda: y
+
+    monkeypatch.setattr(operators, "compiled_call", stale)
+    ours, stock = run([Job(head(), ("cpu", "compiled"))]).rows
+    assert (ours["status"], stock["status"]) == ("ok", "FAIL")
+    assert "median_ms" not in stock
+
+
+@pytest.mark.parametrize("peer", ["eager", "eager-search", "eager-native", "compiled"])
+def test_stock_on_a_gpu_is_never_tf32(peer, monkeypatch):
+    """Whose error the check would refuse; each form has its own settings beside, and leaves none behind."""
+    flags, seen, original = torch.backends.cudnn, [], Unfused.forward
+    before = flags.allow_tf32, flags.benchmark, flags.enabled
+
+    def forward(module, *inputs):
+        seen.append((flags.allow_tf32, flags.benchmark, flags.enabled))
+        return original(module, *inputs)
+
+    monkeypatch.setattr(Unfused, "forward", forward)
+    monkeypatch.setattr(operators, "compiled_call", lambda module, inputs, mode: lambda: module(*inputs))
+    contest, row = operators.Contest(head(), "cpu"), {}
+    contest.device = "cuda"
+    contest.prepare(peer, row)
+    assert row["status"] == "ok"
+    assert seen == [(False, peer == "eager-search", peer != "eager-native")]
+    assert (flags.allow_tf32, flags.benchmark, flags.enabled) == before
+
+
 def test_whoever_breaks_off_says_why(monkeypatch):
     def broken(*names):
         raise RuntimeError("no such kernel\nand more")
@@ -165,6 +248,7 @@ def test_no_layer_is_begun_after_the_time_is_up():
 def test_compiled_stock_is_timed_too():
     rows = run([Job(head(1), ("cpu", "eager", "compiled"))]).rows
     assert [row["status"] for row in rows] == ["ok"] * 3
+    assert all(0 < row["error_usage"] <= 1 for row in rows)
 
 
 def _rows(case: str, ours: float, stock: float | None, status: str = "ok") -> list[dict]:
@@ -216,6 +300,35 @@ def test_the_command_writes_resumes_and_stops(tmp_path):
     again = invoke(*options, "--resume")
     assert "2 of 2 cases are in" in again.output
     assert load(tmp_path / "operators-cpu.json", kind="operators").rows == rows
+
+
+@pytest.mark.parametrize(("after", "kept"), [(8, True), (5, False)])
+def test_an_interrupt_keeps_the_complete_rounds(monkeypatch, tmp_path, after, kept):
+    """Two peers: the eighth sample is in the fourth round of five. What lacks a round is measured again."""
+    samples = []
+
+    class Counted:
+        def sample(self, min_seconds):
+            samples.append(1)
+            if len(samples) == after:
+                raise KeyboardInterrupt
+            return [1e-3]
+
+    monkeypatch.setattr(contest, "candidate", lambda call, device: Counted())
+    options = (
+        "--model", "efficientnet_b0", "--operator", "head_pool", "--batch", "1,2", "--dtype", "float32",
+        "--device", "cpu", "--backend", "cpu", "--no-compiled", "--rounds", 5, "--out", tmp_path,
+    )  # fmt: skip
+    assert invoke(*options).exit_code == 130
+    path = tmp_path / "operators-cpu.json"
+    assert path.exists() == kept
+    if kept:
+        rows = load(path).rows
+        assert [(row["batch"], row["status"], row["rounds"]) for row in rows] == [(1, "ok", 3)] * 2
+        again = invoke(*options, "--resume")
+        assert again.exit_code == 0, again.output
+        assert "cases are in" not in again.output
+        assert [(row["batch"], row["rounds"]) for row in load(path).rows] == [(1, 5)] * 2 + [(2, 5)] * 2
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_every_peer_passes_the_gate(b0, images, oracle, name, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_pixels_are_held_to_the_logits_of_their_normalised_floats(b0, dtype):
     case = Case("efficientnet_b0", SIZE, 6, dtype, 0.0)
-    pixels = distinct_pixels(SIZE)
+    pixels = distinct_pixels(SIZE, b0.preprocessing)
     floats = normalised(pixels, b0.preprocessing)
     oracle = make_oracle(b0, floats, [case.torch_dtype])
     exact, stock = oracle.rows(case)

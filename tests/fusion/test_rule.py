@@ -34,8 +34,8 @@ def test_a_squeeze_excite_by_itself(device):
     [
         (conv(128, 128, 3), "3 x 3 convolution to 128 channels"),
         (conv(64, 128, 5, stride=2), "5 x 5 convolution to 128 channels"),
-        (ConvBlock(72, 72, kernel_size=3), "3 x 3 convolution to 72 channels"),  # with its skip
-        (conv(64, 64, 3), ""),
+        (ConvBlock(104, 104, kernel_size=3), "3 x 3 convolution to 104 channels"),  # with its skip
+        (conv(96, 96, 3), ""),
         (conv(128, 512, 1), ""),
         (conv(128, 128, 3, groups=128), ""),
         (conv(3, 128, 7, stride=2), ""),  # a stem has a kernel of its own

@@ -34,6 +34,19 @@ def _pack(target: Target, op: str, *weights: torch.Tensor) -> torch.Tensor:
     return ops.pack(op, *weights, backend=target.backend, isa=target.isa)
 
 
+def test_float32_weights_that_bfloat16_holds_take_half_the_memory_on_the_cpu() -> None:
+    """A classifier of a 16-bit network reads little else than its weights."""
+    whole = torch.randn(96, 64)
+    rounded = whole.bfloat16().float()
+    one_more = rounded.clone()
+    one_more[95, 63] = 1 + 2**-12
+    sizes = [
+        ops.pack("pointwise_conv", weight, backend="cpu").numel() for weight in (whole, one_more, rounded)
+    ]
+    assert sizes[0] == sizes[1]
+    assert sizes[0] - sizes[2] == whole.numel() * 2
+
+
 def test_packing_does_not_track_gradients(packed_target) -> None:
     weight = torch.randn(8, 1, 3, 3, requires_grad=True, device=packed_target.device)
     packed = _pack(packed_target, "depthwise_conv", weight)

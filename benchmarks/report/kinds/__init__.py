@@ -29,6 +29,7 @@ KINDS: dict[str, tuple[str, Callable[[Results], list[Exhibit]]]] = {
     "profile": ("Where the time goes", profile.exhibits),
     "fuse": ("Models of other libraries", contests.exhibits),
     "fuse-blocks": ("Blocks of other libraries", contests.exhibits),
+    "fuse-alone": ("Layers by themselves", contests.exhibits),
     "compare": ("Two revisions", compare.exhibits),
     "photos": ("Photographs", lambda results: []),
 }

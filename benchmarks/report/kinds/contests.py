@@ -92,6 +92,7 @@ def _name(row: Row, *, batch: bool) -> str:
     """Short enough for an axis: what a case is of, without what its panel says; `batch`: with that."""
     text = str(row.get("block") or row.get("layer") or row.get("model") or row["case"])
     text = f"{row['library']} {text}" if "library" in row else text.removeprefix("efficientnet_")
+    text = f"{text} {row['layout']}" if "layout" in row else text
     text = f"{text} ×{row['batch']}" if batch else text
     return text if len(text) <= LONGEST_NAME else f"…{text[1 - LONGEST_NAME :]}"
 

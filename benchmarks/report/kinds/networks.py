@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 #: Groups of peers that are PyTorch; every other one that is not ours is a runtime of its own.
-PYTORCH = ("eager", "tuned", "graph", "compiled")
+PYTORCH = ("eager", "tuned", "graph", "plain", "compiled")
 
 OVER_PYTORCH = ("over the best of PyTorch", Style("#3366cc"))
 OVER_RUNTIMES = ("over the fastest runtime", Style("#7b4ea3"))
