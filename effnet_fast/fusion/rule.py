@@ -8,16 +8,16 @@ same, and says where this rule and the times disagree. Eager's time over fused, 
 with bfloat16), batch 8, from benchmarks/results/amd-epyc-2c-avx512bf16/fuse-alone.json:
 
     by itself                          float32 NCHW     float32 NHWC     bfloat16 NCHW    bfloat16 NHWC
-    squeeze-excite, 96 to 1152         0.4x to 0.9x     1.05x to 2.5x    0.5x to 1.6x     1.1x to 2.1x
-    SE-ResNet's, 256 and 2048          0.4x             0.7x and 1.2x    0.6x and 1.2x    0.9x and 1.3x
-    3x3 to 32, 48, 64, 96 channels     1.03x to 1.1x    1.05x to 1.2x    1.1x to 1.2x     1.1x to 1.2x
-    3x3 to 128 and 256                 0.8x             0.8x             1.1x             1.1x
-    1x1 that widens                    1.3x to 2.1x     1.3x to 1.9x     1.5x to 2.0x     1.5x to 1.8x
-    1x1 that narrows                   0.8x to 0.9x     1.1x to 1.2x     1.0x             1.2x to 1.3x
+    squeeze-excite, 96 to 1152         0.3x to 0.95x    1.1x to 2.6x     0.4x to 1.5x     1.15x to 2.1x
+    SE-ResNet's, 256 and 2048          0.3x and 0.5x    1.2x and 1.1x    0.5x and 1.2x    1.3x and 0.9x
+    3x3 to 32, 48, 64, 96 channels     1.0x to 1.3x     1.03x to 1.2x    1.1x to 1.3x     1.1x to 1.25x
+    3x3 to 128 and 256                 0.8x             0.8x             1.1x to 1.2x     1.04x to 1.15x
+    1x1 that widens                    1.2x to 2.1x     1.3x to 1.9x     1.5x to 2.2x     1.4x to 1.8x
+    1x1 that narrows                   0.7x to 0.9x     1.1x             1.0x             1.2x
 
 In the columns of NCHW every call rearranges its maps. A network's first fused layer does that for all that
 follow, so a 1x1 convolution, which gains on maps in channels_last memory, is fused; a lone squeeze-excite has
-nobody behind it to share the cost with. 3x3 convolutions to 512 channels at 7 x 7 pixels gain (1.1x to 1.4x)
+nobody behind it to share the cost with. 3x3 convolutions to 512 channels at 7 x 7 pixels gain (1.04x to 1.3x)
 and are left alone: one bound on the width is a rule that can be remembered.
 """
 
