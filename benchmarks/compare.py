@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich import box
@@ -18,6 +18,9 @@ Row = dict[str, object]
 #: What a row needs to be compared; kinds of result files without it hold something else than such times.
 TIMES = ("median_ms", "p20_ms", "p80_ms", "rounds")
 
+#: Instead of the name of a peer: in each case that of somebody else whose rounds vary least.
+STEADIEST = "steadiest"
+
 
 @dataclass(frozen=True)
 class RowTimes:
@@ -31,11 +34,15 @@ class RowTimes:
 
 @dataclass(frozen=True)
 class Pair:
-    """The rows of one case and peer on both sides. `difference` is None where either has no time."""
+    """The rows of one case and peer on both sides. `difference` is None where either has no time.
+
+    `measures` are the rows that their times were divided by, where they were.
+    """
 
     first: Row
     second: Row
     difference: Difference | None
+    measures: tuple[Row | None, Row | None] = (None, None)
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,8 @@ def compare_rows(
         first, second: rows of result files.
         floor: see `effnet_fast.measure.compare_times`.
         against: name of a peer. Each time is divided by that peer's in the same case of the same side, which
-            had the same slow and quick minutes, and the peer's own rows are left out.
+            had the same slow and quick minutes, and the peer's own rows are left out. `STEADIEST`: by that of
+            `controls`, and this project's rows alone are compared.
 
     Raises:
         ResultError: rows that have no times of rounds, or no side has a row of the peer `against`.
@@ -69,7 +77,11 @@ def compare_rows(
                     "these results hold no times of rounds, which is what compare holds together"
                 )
     measures: list[dict[object, Row]] = [{}, {}]
-    if against is not None:
+    if against == STEADIEST:
+        chosen = controls(*sides)
+        measures = [{case: side[case, peer] for case, peer in chosen.items()} for side in sides]
+        sides = [{key: row for key, row in side.items() if is_ours(row)} for side in sides]
+    elif against is not None:
         measures = [{row["case"]: row for row in side.values() if row["peer"] == against} for side in sides]
         if not all(measures):
             known = sorted({str(row["peer"]) for side in sides for row in side.values()})
@@ -79,17 +91,40 @@ def compare_rows(
     pairs = []
     for key, row in one.items():
         if key in other:
+            by = tuple(measure.get(row["case"]) for measure in measures)
             times = [
-                _times(found, measure.get(found["case"]), against)
-                for found, measure in zip((row, other[key]), measures, strict=True)
+                _times(found, measure, against) for found, measure in zip((row, other[key]), by, strict=True)
             ]
             known = None not in times
-            pairs.append(Pair(row, other[key], compare_times(*times, floor=floor) if known else None))
+            pairs.append(Pair(row, other[key], compare_times(*times, floor=floor) if known else None, by))
     return Comparison(
         pairs,
         [row for key, row in one.items() if key not in other],
         [row for key, row in other.items() if key not in one],
     )
+
+
+def controls(
+    first: Mapping[tuple[object, object], Row], second: Mapping[tuple[object, object], Row]
+) -> dict[object, object]:
+    """{case: peer}: the other than ours with a time on both sides whose intervals are narrowest.
+
+    Ours over theirs is what a result file is about, and a slow hour of the machine falls on both. One whose
+    own rounds vary would only add its noise.
+    """
+    found: dict[object, tuple[float, object]] = {}
+    for (case, peer), row in first.items():
+        other = second.get((case, peer))
+        if other is None or is_ours(row) or not row["status"] == other["status"] == OK:
+            continue
+        width = sum((side["p80_ms"] - side["p20_ms"]) / side["median_ms"] for side in (row, other))
+        found[case] = min(found.get(case, (width, peer)), (width, peer), key=lambda item: item[0])
+    return {case: peer for case, (_, peer) in found.items()}
+
+
+def is_ours(row: Row) -> bool:
+    """Whether a row of any kind of result file is this project's."""
+    return str(row.get("group")).startswith(("engine", "ours"))
 
 
 def _key(row: Row) -> tuple[object, object]:
@@ -130,7 +165,10 @@ def conditions(first: Results, second: Results) -> list[str]:
 
 
 def compare_table(found: Comparison, names: tuple[str, str], title: str) -> Table:
-    """A line for each pair: both medians, and how many times as fast the second is, or `=`."""
+    """A line for each pair: both medians, or both speeds as multiples of the measure's, and how many times as
+    fast the second is, or `=`.
+    """
+    divided = any(pair.measures != (None, None) for pair in found.pairs)
     table = Table(
         title=title,
         caption=f"{names[1]} vs {names[0]}: its speed over the other's; ±: the spread of both from run to "
@@ -141,13 +179,20 @@ def compare_table(found: Comparison, names: tuple[str, str], title: str) -> Tabl
     )
     table.add_column("case", no_wrap=True)
     table.add_column("peer")
-    for heading in (f"{names[0]} ms", f"{names[1]} ms", f"{names[1]} vs {names[0]}", "±"):
+    if divided:
+        table.add_column("over")
+    unit = "" if divided else " ms"
+    for heading in (names[0] + unit, names[1] + unit, f"{names[1]} vs {names[0]}", "±"):
         table.add_column(heading, justify="right")
     for pair in found.pairs:
         table.add_row(
             case_text(pair.first),
             str(pair.first["label"]),
-            *(_median_text(row) for row in (pair.first, pair.second)),
+            *([_over_text(pair)] if divided else []),
+            *(
+                _median_text(row, measure, divided)
+                for row, measure in zip((pair.first, pair.second), pair.measures, strict=True)
+            ),
             *_difference_texts(pair.difference),
         )
     return table
@@ -161,10 +206,18 @@ def case_text(row: Row) -> str:
     return str(row["case"])
 
 
-def _median_text(row: Row) -> str:
+def _over_text(pair: Pair) -> str:
+    return next((str(row["label"]) for row in pair.measures if row is not None), "-")
+
+
+def _median_text(row: Row, measure: Row | None, divided: bool) -> str:
     if row["status"] != OK:
         return f"[bold red]{row['status']}[/bold red]" if row["status"] == "FAIL" else str(row["status"])
-    return f"{row['median_ms']:.4g}"
+    if not divided:
+        return f"{row['median_ms']:.4g}"
+    if measure is None or measure["status"] != OK:
+        return "-"
+    return f"{measure['median_ms'] / row['median_ms']:.2f}x"
 
 
 def _difference_texts(difference: Difference | None) -> tuple[str, str]:

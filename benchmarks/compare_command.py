@@ -12,7 +12,15 @@ import torch
 from rich.console import Console
 
 from benchmarks.cases import IMAGE_SIDES, parse_dtypes, parse_numbers, sweep
-from benchmarks.compare import Comparison, compare_rows, compare_table, conditions, summary
+from benchmarks.compare import (
+    STEADIEST,
+    Comparison,
+    compare_rows,
+    compare_table,
+    conditions,
+    is_ours,
+    summary,
+)
 from benchmarks.console import (
     FOLDER,
     SECONDS,
@@ -41,8 +49,12 @@ SETTINGS = Settings(rounds=9, min_seconds=0.5, budget_seconds=120.0)
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @click.option(
-    "--against", metavar="PEER", help="Files: divide each time by this peer's of the same case and file."
+    "--against",
+    metavar="PEER",
+    help="Files: divide each time by this peer's of the same case and file.  [default: effnet_fast's, by the "
+    "steadiest other's]",
 )
+@click.option("--times", is_flag=True, help="Files: hold times against times, with whatever the machine did.")
 @click.option("--model", "models", multiple=True, help="Revisions; repeatable.  [default: efficientnet_b0]")
 @click.option("--batch", help="Revisions: images per call.  [default: 1,16]")
 @click.option("--dtype", help="Revisions.  [default: float32; on a GPU float16]")
@@ -54,12 +66,15 @@ SETTINGS = Settings(rounds=9, min_seconds=0.5, budget_seconds=120.0)
 @click.option("--threads", type=click.IntRange(0), help="Revisions.  [default: as many as torch takes]")
 @click.option("--resume", is_flag=True, help="Revisions: keep the finished cases of the result file.")
 @click.option("--out", type=FOLDER, help="Revisions: folder of the result file.")
-def compare(first: str, second: str, against: str | None, **options: object) -> None:
+def compare(first: str, second: str, against: str | None, times: bool, **options: object) -> None:
     """How many times as fast B is as A, row by row, with the spread beside it, and = where it is noise.
 
     A and B are two result files of the same kind, or two revisions that git knows (HEAD~1, a tag, a branch;
     "." is this checkout as it is). Revisions are checked out beside this one, built where their native
     sources differ, and their engines timed in turn, in a new process for every sample.
+
+    Of files, which are two runs at two times, the ratios are compared: each of effnet_fast's times over that
+    of the other peer in the same case and file whose rounds vary least.
 
     Exit status 1 when an engine fails its check or breaks off, whichever is faster; 2 for a wrong option, an
     unknown revision or an unusable file. Ctrl-C keeps every finished case.
@@ -73,12 +88,15 @@ def compare(first: str, second: str, against: str | None, **options: object) -> 
             raise click.UsageError(
                 f"{option.replace('models', 'model')} is for revisions, and these are files"
             )
-        compare_files(new_console(), Path(first), Path(second), against)
+        if times and against is not None:
+            raise click.UsageError("--times and --against exclude each other")
+        compare_files(new_console(), Path(first), Path(second), against, times=times)
         return
     if any(are_files):
         raise click.UsageError(f"compare two files or two revisions, not {first} with {second}")
-    if against is not None:
-        raise click.UsageError("--against is for result files: of a revision the engine alone is measured")
+    if times or against is not None:
+        option = "--times" if times else "--against"
+        raise click.UsageError(f"{option} is for result files: of a revision the engine alone is measured")
     if not compare_revisions(new_console(), (first, second), **options):
         raise SystemExit(1)
 
@@ -87,11 +105,18 @@ def _is_file(name: str) -> bool:
     return name.endswith(".json") or (name != HERE and Path(name).is_file())
 
 
-def compare_files(console: Console, first: Path, second: Path, against: str | None = None) -> None:
-    """Print `second` against `first`; before the table, what else than the commit differs between them."""
+def compare_files(
+    console: Console, first: Path, second: Path, against: str | None = None, *, times: bool = False
+) -> None:
+    """Print `second` against `first`; before the table, what else than the commit differs between them.
+
+    Unless `times` or `against` says otherwise, files with somebody else's rows are compared by their ratios.
+    """
     try:
         one = load(first)
         other = load(second, kind=one.kind)
+        if not times and against is None and any(map(is_ours, one.rows)):
+            against = STEADIEST if not all(map(is_ours, one.rows)) else None
         found = compare_rows(one.rows, other.rows, floor=SEPARATE_RUNS_FLOOR, against=against)
         if not found.pairs:
             raise ResultError(f"{first} and {second} have no case and peer in common")
@@ -106,10 +131,9 @@ def compare_files(console: Console, first: Path, second: Path, against: str | No
         console.print("NOT MEASURED ALIKE: a ratio below is not about the code alone", style="bold red")
         for text in unlike:
             console.print(f"  {text}", markup=False, highlight=False, style="red")
-    title = (
-        f"{one.kind}, over {against} of the same file"
-        if against
-        else f"{one.kind}, {place_text(other.environment)}"
+    whose = "the steadiest other peer" if against == STEADIEST else against
+    title = f"{one.kind}, " + (
+        f"over {whose} of the same case and file" if against else place_text(other.environment)
     )
     _print(console, found, title)
 

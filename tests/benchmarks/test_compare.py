@@ -15,7 +15,7 @@ from rich.console import Console
 from benchmarks import compare_command, revision_contest, revisions
 from benchmarks.cases import Case
 from benchmarks.commands import main
-from benchmarks.compare import compare_rows
+from benchmarks.compare import STEADIEST, compare_rows
 from benchmarks.results import SCHEMA, ResultError, Results, load, save
 from benchmarks.rows import new_row, time_columns
 from effnet_fast.measure import SAME_RUN_FLOOR, describe, summarize
@@ -57,15 +57,18 @@ def text(*arguments) -> str:
 
 
 def test_two_runs_of_one_revision_are_equal(tmp_path):
-    shown = text(write(tmp_path / "a.json", rows(1)), write(tmp_path / "b.json", rows(2)))
-    assert "12 compared: 12 =, B faster in 0, slower in 0" in shown
-    assert "commit a," in shown
-    assert "NOT MEASURED ALIKE" not in shown
+    files = write(tmp_path / "a.json", rows(1)), write(tmp_path / "b.json", rows(2))
+    for options, count in (((), 6), (("--times",), 12)):
+        shown = text(*files, *options)
+        assert f"{count} compared: {count} =, B faster in 0, slower in 0" in shown
+        assert "commit a," in shown
+        assert "NOT MEASURED ALIKE" not in shown
 
 
 def test_a_faster_engine_is_told_with_its_ratio_and_spread(tmp_path):
     first, second = write(tmp_path / "a.json", rows(1)), write(tmp_path / "b.json", rows(2, engine=0.008))
-    shown = text(first, second)
+    assert "6 compared: 0 =, B faster in 6, slower in 0" in text(first, second)
+    shown = text(first, second, "--times")
     assert "12 compared: 6 =, B faster in 6, slower in 0" in shown
     line = next(line for line in shown.splitlines() if "batch 1, f32" in line and "effnet_fast" in line)
     ratio = compare_rows(rows(1), rows(2, engine=0.008), floor=0.05).pairs[1].difference
@@ -77,13 +80,44 @@ def test_a_faster_engine_is_told_with_its_ratio_and_spread(tmp_path):
 
 def test_a_slow_hour_of_the_machine_goes_away_against_a_peer(tmp_path):
     first, second = write(tmp_path / "a.json", rows(1)), write(tmp_path / "b.json", rows(2, slower=1.3))
-    assert "12 compared: 0 =, B faster in 0, slower in 12" in text(first, second)
-    shown = text(first, second, "--against", "eager-nhwc")
-    assert "6 compared: 6 =, B faster in 0, slower in 0" in shown
-    assert "eager NHWC" not in shown
+    assert "12 compared: 0 =, B faster in 0, slower in 12" in text(first, second, "--times")
+    for options in ((), ("--against", "eager-nhwc")):
+        shown = text(first, second, *options)
+        assert "6 compared: 6 =, B faster in 0, slower in 0" in shown
+        # The peer is a measure, its own rows are none.
+        lines = [line.split() for line in shown.splitlines() if "effnet_fast" in line]
+        assert len(lines) == 6
+        assert all(3 * 0.97 < float(word.strip("x")) < 3 * 1.03 for line in lines for word in line[8:10])
+    both = invoke(first, second, "--times", "--against", "eager-nhwc")
+    assert both.exit_code == 2
+    assert "--times and --against exclude each other" in both.output
     done = invoke(first, second, "--against", "compiled")
     assert done.exit_code == 2
     assert "'compiled' is not in both; the peers are eager-nhwc, engine" in done.output
+
+
+def test_the_measure_of_a_case_is_the_steadiest_that_both_sides_have():
+    source = random.Random(0)
+    case = Case("efficientnet_b0", 224, 1, "float32", 0.4)
+
+    def side(*without: str) -> list[dict]:
+        scatters = {"eager-nchw": 0.2, "eager-nhwc": 0.02, "eager-folded": 0.001, "engine": 0.0001}
+        return [
+            {
+                **new_row(case, peer),
+                "status": "FAIL" if peer in without else "ok",
+                **times(source, 0.01, scatter),
+            }
+            for peer, scatter in scatters.items()
+        ]
+
+    for without, chosen in (((), "eager-folded"), (("eager-folded",), "eager-nhwc")):
+        (pair,) = compare_rows(side(), side(*without), floor=0.05, against=STEADIEST).pairs
+        assert (pair.first["peer"], pair.measures[1]["peer"]) == ("engine", chosen)
+    (pair,) = compare_rows(
+        side("eager-nchw", "eager-nhwc", "eager-folded"), side(), floor=0.05, against=STEADIEST
+    ).pairs
+    assert pair.difference is None
 
 
 def test_another_machine_is_said_loudly_and_rows_of_one_side_are_listed(tmp_path):
@@ -91,7 +125,7 @@ def test_another_machine_is_said_loudly_and_rows_of_one_side_are_listed(tmp_path
     other = rows(2, cases=7)
     other[3] = {**other[3], "status": "FAIL", "reason": "max error 2"}
     second = write(tmp_path / "b.json", other, cpu="Another CPU", threads=64)
-    shown = text(first, second)
+    shown = text(first, second, "--times")
     assert "NOT MEASURED ALIKE" in shown
     assert "'Another CPU' here" in shown
     assert "threads: 2 there, 64 here" in shown
