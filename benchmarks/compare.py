@@ -10,7 +10,7 @@ from rich.table import Table
 
 from benchmarks.results import ResultError, Results
 from benchmarks.rows import OK
-from benchmarks.tables import SHORT_DTYPES
+from benchmarks.tables import SHORT_DTYPES, is_ours
 from effnet_fast.measure import Difference, compare_times, differences
 
 Row = dict[str, object]
@@ -120,11 +120,6 @@ def controls(
         width = sum((side["p80_ms"] - side["p20_ms"]) / side["median_ms"] for side in (row, other))
         found[case] = min(found.get(case, (width, peer)), (width, peer), key=lambda item: item[0])
     return {case: peer for case, (_, peer) in found.items()}
-
-
-def is_ours(row: Row) -> bool:
-    """Whether a row of any kind of result file is this project's."""
-    return str(row.get("group")).startswith(("engine", "ours"))
 
 
 def _key(row: Row) -> tuple[object, object]:

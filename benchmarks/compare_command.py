@@ -12,15 +12,7 @@ import torch
 from rich.console import Console
 
 from benchmarks.cases import IMAGE_SIDES, parse_dtypes, parse_numbers, sweep
-from benchmarks.compare import (
-    STEADIEST,
-    Comparison,
-    compare_rows,
-    compare_table,
-    conditions,
-    is_ours,
-    summary,
-)
+from benchmarks.compare import STEADIEST, Comparison, compare_rows, compare_table, conditions, summary
 from benchmarks.console import (
     FOLDER,
     SECONDS,
@@ -38,7 +30,7 @@ from benchmarks.revision_contest import SIDES, Job, RevisionContest, rows_text
 from benchmarks.revisions import HERE, RevisionError, checkouts, resolve
 from benchmarks.rows import OK
 from benchmarks.runner import Settings
-from benchmarks.tables import place_text
+from benchmarks.tables import is_ours, place_text
 from effnet_fast.measure import SAME_RUN_FLOOR, SEPARATE_RUNS_FLOOR, describe
 
 #: Nine rounds: with fewer the rule asks for more than the spread (effnet_fast/measure/difference.py).
@@ -115,8 +107,8 @@ def compare_files(
     try:
         one = load(first)
         other = load(second, kind=one.kind)
-        if not times and against is None and any(map(is_ours, one.rows)):
-            against = STEADIEST if not all(map(is_ours, one.rows)) else None
+        if not times and against is None and len({is_ours(row) for row in one.rows}) == 2:
+            against = STEADIEST
         found = compare_rows(one.rows, other.rows, floor=SEPARATE_RUNS_FLOOR, against=against)
         if not found.pairs:
             raise ResultError(f"{first} and {second} have no case and peer in common")

@@ -90,7 +90,7 @@ SHORT_DTYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 NOISY_SPREAD = 0.1
 
 #: Order of the groups' columns; the other groups are called like a peer.
-GROUP_ORDER = ("eager", "tuned", "graph")
+GROUP_ORDER = ("eager", "tuned", "graph", "plain")
 GROUP_LABELS = {"plain": "torch.compile plain", "engine": "effnet_fast", "engine-uint8": "effnet_fast uint8"}
 
 
@@ -116,8 +116,8 @@ def best(rows: Iterable[Row], group: str) -> float | None:
 
 
 def is_ours(row: Row) -> bool:
-    """Whether a row is this project's."""
-    return str(row["group"]).startswith("engine")
+    """Whether a row of any kind of result file is this project's."""
+    return str(row.get("group")).startswith(("engine", "ours"))
 
 
 def ratio(rows: Sequence[Row], group: str, ours: str = "engine") -> float | None:

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from benchmarks.peers.eager_folded import fold_batch_norms
+from benchmarks.peers.images import in_turn
 from benchmarks.peers.peer import KEEP_MEMORY, Peer, Prepared
 
 #: Calls until a compiled function is what it will be: with CUDA graphs the first compiles and warms up, the
@@ -47,9 +48,11 @@ def _preparing(
         inductor_config.freezing = freezing  # global: one reason why every peer has its own process
         compiled = torch.compile(model, dynamic=False, fullgraph=True, mode=mode)
 
+        given = in_turn(images)
+
         def call() -> torch.Tensor:
             with torch.no_grad():
-                return compiled(images)
+                return compiled(given())
 
         for _ in range(FIRST_CALLS[mode]):
             call()

@@ -6,14 +6,16 @@ import torch
 from torch import nn
 
 import effnet_fast
+from benchmarks.peers.images import in_turn
 from benchmarks.peers.peer import Peer, Prepared
 from effnet_fast import native
 
 
 def _prepared(engine: effnet_fast.InferenceEngine, images: torch.Tensor) -> Prepared:
     engine.warmup()
+    given = in_turn(images)
     details = {"backends": ", ".join(sorted(set(engine.backends.values()))), "isa": native.cpu_isa()}
-    return Prepared(call=lambda: engine(images), own_bytes=engine.memory.activation_bytes, details=details)
+    return Prepared(call=lambda: engine(given()), own_bytes=engine.memory.activation_bytes, details=details)
 
 
 def prepare(model: nn.Module, images: torch.Tensor, dtype: torch.dtype) -> Prepared:

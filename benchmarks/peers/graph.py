@@ -50,7 +50,8 @@ def captured(
         graph.replay()
         return logits[0]
 
-    # A graph knows addresses alone: the images and weights at them live as long as `call`.
+    # A graph knows addresses alone, hence one of the copies that `call` reads in turn: these peers may find
+    # it in the L2, and are spared the copy that a new batch takes. Images and weights live as long as `call`.
     replay.call = call
     return replay, kept
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from benchmarks.peers.images import in_turn
+
 #: Tells glibc to keep freed memory for the next activation. By default it gives blocks of this size back to
 #: the system and gets them anew, zeroed page by page, at every call: half the time of an eager batch of 16.
 KEEP_MEMORY = {
@@ -27,9 +29,9 @@ class PeerUnavailable(RuntimeError):
 class Prepared:
     """A peer made ready for one case.
 
-    `call()` returns the logits [N, classes] of the images it was prepared with. `own_bytes` is what the peer
-    keeps for activations between calls (a planned arena, a graph's pool), which no allocation during a call
-    shows; None where it keeps memory and nobody tells how much.
+    `call()` returns the logits [N, classes] of the images it was prepared with, which it reads `in_turn`.
+    `own_bytes` is what the peer keeps for activations between calls (a planned arena, a graph's pool), which
+    no allocation during a call shows; None where it keeps memory and nobody tells how much.
     """
 
     call: Callable[[], torch.Tensor]
@@ -77,9 +79,10 @@ class Peer:
 
 def inference_call(model: nn.Module, images: torch.Tensor) -> Callable[[], torch.Tensor]:
     """`model(images)` without autograd's bookkeeping, which every eager peer is entitled to be spared."""
+    given = in_turn(images)
 
     def call() -> torch.Tensor:
         with torch.inference_mode():
-            return model(images)
+            return model(given())
 
     return call

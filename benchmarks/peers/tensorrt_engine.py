@@ -15,6 +15,7 @@ from torch import nn
 
 from benchmarks.peers.eager_folded import fold_batch_norms
 from benchmarks.peers.graph import captured
+from benchmarks.peers.images import in_turn
 from benchmarks.peers.onnx_export import INPUT, OUTPUT, export_onnx, missing_packages
 from benchmarks.peers.peer import Peer, PeerUnavailable, Prepared
 
@@ -81,9 +82,11 @@ def prepare_through_torch(model: nn.Module, images: torch.Tensor, dtype: torch.d
         min_block_size=1,
     )
 
+    given = in_turn(images)
+
     def call() -> torch.Tensor:
         with torch.no_grad():
-            return compiled(images)
+            return compiled(given())
 
     return Prepared(call=call, own_bytes=None, details={"torch_tensorrt": torch_tensorrt.__version__})
 

@@ -135,7 +135,7 @@ void check_packed_tensor(const Tensor& packed) {
 
 // The block at `offset`, of which `available` bytes are there.
 const PackedHeader* block_at(const Tensor& packed, int64_t offset, PackedKind kind, int64_t in_channels,
-                             int64_t out_channels, int64_t kernel, int64_t squeeze) {
+                             int64_t out_channels, int64_t kernel, int64_t squeeze, bool reads_halved = false) {
   const int64_t available = packed.numel() - offset;
   STD_TORCH_CHECK(available >= static_cast<int64_t>(sizeof(PackedHeader)),
                   "packed is not a tensor that effnet_fast.ops.pack made");
@@ -145,7 +145,8 @@ const PackedHeader* block_at(const Tensor& packed, int64_t offset, PackedKind ki
                   "packed was not made for the CPU backend of this version: pack the weights again");
   STD_TORCH_CHECK(h->isa >= 0 && h->isa < kIsaCount && supported(static_cast<Isa>(h->isa)),
                   "packed was made for an instruction set that this machine does not run: pack the weights again");
-  STD_TORCH_CHECK(h->kind == static_cast<int32_t>(kind), "packed holds the weights of another operator");
+  STD_TORCH_CHECK(h->kind == static_cast<int32_t>(kind) && (reads_halved || !h->bf16_values),
+                  "packed holds the weights of another operator");
   STD_TORCH_CHECK(
       h->in_channels == in_channels && h->out_channels == out_channels && h->kernel == kernel && h->squeeze == squeeze,
       "packed holds ", h->in_channels, " -> ", h->out_channels, " channels, kernel ", h->kernel, ", squeeze ",
@@ -156,9 +157,9 @@ const PackedHeader* block_at(const Tensor& packed, int64_t offset, PackedKind ki
 }  // namespace
 
 const PackedHeader* unpack(const Tensor& packed, PackedKind kind, int64_t in_channels, int64_t out_channels,
-                           int64_t kernel, int64_t squeeze) {
+                           int64_t kernel, int64_t squeeze, bool reads_halved) {
   check_packed_tensor(packed);
-  const PackedHeader* h = block_at(packed, 0, kind, in_channels, out_channels, kernel, squeeze);
+  const PackedHeader* h = block_at(packed, 0, kind, in_channels, out_channels, kernel, squeeze, reads_halved);
   STD_TORCH_CHECK(h->bytes == packed.numel(), "packed holds the weights of another operator");
   return h;
 }

@@ -56,9 +56,10 @@ Tensor pack_tensor(const PackRequest& request, const Tensor& like);
 // The blocks of an operator's parts, one behind the other.
 Tensor pack_parts(const std::vector<PackRequest>& parts, const Tensor& like);
 
-// The header of a packed tensor, checked: magic, size, kind and the shape that the call expects of it.
+// The header of a packed tensor, checked: magic, size, kind and the shape that the call expects of it. `reads_halved`:
+// whether the call's kernel reads PackedHeader::bf16_values; others would read beyond such a block.
 const PackedHeader* unpack(const Tensor& packed, PackedKind kind, int64_t in_channels, int64_t out_channels,
-                           int64_t kernel, int64_t squeeze = 0);
+                           int64_t kernel, int64_t squeeze = 0, bool reads_halved = false);
 
 inline const KernelTable& kernels_for(const PackedHeader* packed) { return kernels_of(static_cast<Isa>(packed->isa)); }
 

@@ -15,6 +15,7 @@
 #include "peak.h"
 
 static const KernelTable kTable = {
-    EFFNET_FAST_ISA_NAME, Vec::kWidth,      kPanelVectors,       kHasBf16Pairs, pointwise_conv, head_pool, conv,
-    depthwise_conv,       expand_depthwise, squeeze_excite_gate, mbconv,        fused_mbconv,   peak,
+    EFFNET_FAST_ISA_NAME, Vec::kWidth, kPanelVectors, kHasBf16Pairs,  kHalvesWeights,
+    pointwise_conv,       head_pool,   conv,          depthwise_conv, expand_depthwise,
+    squeeze_excite_gate,  mbconv,      fused_mbconv,  peak,
 };

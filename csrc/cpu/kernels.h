@@ -119,9 +119,10 @@ enum class Peak : int32_t { kFma, kDot, kSilu };
 
 struct KernelTable {
   const char* name;
-  int width;        // float32 lanes of a vector
-  int panel;        // vectors of a matrix panel
-  bool bf16_pairs;  // has a dot product of bfloat16 pairs
+  int width;            // float32 lanes of a vector
+  int panel;            // vectors of a matrix panel
+  bool bf16_pairs;      // has a dot product of bfloat16 pairs
+  bool halves_weights;  // its pointwise_conv reads PackedHeader::bf16_values
   void (*pointwise_conv)(const PointwiseConvArgs&, const Parallel&);
   void (*head_pool)(const HeadPoolArgs&, const Parallel&);
   void (*conv)(const ConvArgs&, const Parallel&);

@@ -86,8 +86,8 @@ PackedHeader packed_layout(const PackRequest& r) {
   h.squeeze = static_cast<int32_t>(r.squeeze);
   // An odd number of channels has no pairing: a pair would reach from one pixel into the next.
   h.bf16_pairs = is_conv(r.kind) && kernels.bf16_pairs && r.weight.dtype == DType::kBFloat16 && r.in_channels % 2 == 0;
-  h.bf16_values = r.may_halve && r.weight.dtype == DType::kFloat32 && r.in_channels % 2 == 0 &&
-                  are_bf16_values(r.weight, r.in_channels * r.out_channels);
+  h.bf16_values = r.may_halve && kernels.halves_weights && r.weight.dtype == DType::kFloat32 &&
+                  r.in_channels % 2 == 0 && are_bf16_values(r.weight, r.in_channels * r.out_channels);
   const bool pairs = h.bf16_pairs || h.bf16_values;
   int64_t end = sizeof(PackedHeader);
   auto place = [&](int64_t floats) {

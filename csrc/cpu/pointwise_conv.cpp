@@ -29,7 +29,8 @@ Tensor pack_pointwise_conv(Tensor weight, OptionalTensor bias, std::string activ
 
 void packed_into(Tensor y, Tensor x, Tensor packed, int64_t out_channels, std::string activation, OptionalTensor gate,
                  OptionalTensor residual) {
-  run(y, x, unpack(packed, PackedKind::kMatrix, x.size(1), out_channels, 1), activation, gate, residual);
+  const PackedHeader* header = unpack(packed, PackedKind::kMatrix, x.size(1), out_channels, 1, 0, true);
+  run(y, x, header, activation, gate, residual);
 }
 
 void into(Tensor y, Tensor x, Tensor weight, OptionalTensor bias, std::string activation, OptionalTensor gate,

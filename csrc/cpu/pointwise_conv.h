@@ -48,7 +48,9 @@ static void pointwise_conv_as(const PointwiseConvArgs& a, const Parallel& parall
 static void pointwise_conv(const PointwiseConvArgs& a, const Parallel& parallel) {
   switch (a.dtype) {
     case DType::kFloat32:
+#ifdef EFFNET_FAST_HAS_PAIRS
       if (a.packed->bf16_values) return pointwise_conv_as<float, FloatByBf16>(a, parallel);
+#endif
       return pointwise_conv_as<float, float>(a, parallel);
     case DType::kFloat16: return pointwise_conv_as<float16, float>(a, parallel);
     case DType::kBFloat16:

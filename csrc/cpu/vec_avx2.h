@@ -16,14 +16,6 @@ ALWAYS_INLINE Vec load(const bfloat16* p) {
   const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16))};
 }
-// The first and the second of eight pairs of bfloat16.
-ALWAYS_INLINE Vec first_of_pairs(const float* p) {
-  return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), 16))};
-}
-ALWAYS_INLINE Vec second_of_pairs(const float* p) {
-  const __m256i high = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
-  return {_mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), high))};
-}
 // Partial loads and stores go through the stack: AVX2 has no masked form for 16-bit lanes.
 template <class T>
 ALWAYS_INLINE Vec load_n(const T* p, int n) {

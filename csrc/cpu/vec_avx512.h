@@ -30,6 +30,7 @@ ALWAYS_INLINE Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
 ALWAYS_INLINE Vec load(const float16* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p))}; }
 ALWAYS_INLINE Vec load(const bfloat16* p) { return {widen_bf16(_mm256_loadu_si256((const __m256i*)p))}; }
 // The first and the second of sixteen pairs of bfloat16.
+#define EFFNET_FAST_HAS_PAIRS
 ALWAYS_INLINE Vec first_of_pairs(const float* p) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16))};
 }

@@ -20,11 +20,6 @@ template <class T>
 ALWAYS_INLINE Vec load(const T* p) {
   return {Vec::Register{to_float(p[0]), to_float(p[1]), to_float(p[2]), to_float(p[3])}};
 }
-// The first and the second of four pairs of bfloat16.
-ALWAYS_INLINE Vec first_of_pairs(const float* p) { return {(Vec::Register)((Vec::Integer)load(p).v << 16)}; }
-ALWAYS_INLINE Vec second_of_pairs(const float* p) {
-  return {(Vec::Register)((Vec::Integer)load(p).v & static_cast<int32_t>(0xffff0000u))};
-}
 template <class T>
 ALWAYS_INLINE Vec load_n(const T* p, int n) {  // lanes n.. are zero and are not read
   Vec r = set1(0.0f);

@@ -12,7 +12,7 @@ with bfloat16), batch 8, from benchmarks/results/amd-epyc-2c-avx512bf16/fuse-alo
     SE-ResNet's, 256 and 2048          0.3x and 0.5x    1.2x and 1.1x    0.5x and 1.2x    1.3x and 0.9x
     3x3 to 32, 48, 64, 96 channels     1.0x to 1.3x     1.03x to 1.2x    1.1x to 1.3x     1.1x to 1.25x
     3x3 to 128 and 256                 0.8x             0.8x             1.1x to 1.2x     1.04x to 1.15x
-    1x1 that widens                    1.2x to 2.1x     1.3x to 1.9x     1.5x to 2.2x     1.4x to 1.8x
+    1x1 of stride 1 that widens        1.2x to 2.1x     1.3x to 1.9x     1.4x to 2.2x     1.4x to 1.8x
     1x1 that narrows                   0.7x to 0.9x     1.1x             1.0x             1.2x
 
 In the columns of NCHW every call rearranges its maps. A network's first fused layer does that for all that

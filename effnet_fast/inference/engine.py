@@ -61,9 +61,8 @@ class InferenceEngine:
         model: an `EfficientNet` in evaluation mode.
         batch_size: images processed together, at least 1; sizes the memory. A call takes any number.
         image_size: a side or (height, width), fixed for the engine. None: `model.preprocessing.size`.
-        dtype: float32, float16 or bfloat16 of weights and activations; sums, biases, squeeze-excite, what
-            the classifier multiplies, and logits are float32 in any case. None: float16 on CUDA, float32 on
-            a CPU.
+        dtype: float32, float16 or bfloat16 of weights and activations; sums, biases, squeeze-excite, the
+            classifier's products and logits are float32 in any case. None: float16 on CUDA, float32 on a CPU.
         device: where it runs. None: the model's.
         backend: "auto", "cuda", "triton", "cpu" or "reference"; see `effnet_fast.backends.resolve`.
         input: "float" for images that are normalised already, "uint8" for pixels 0..255, which the first

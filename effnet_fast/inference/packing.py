@@ -128,7 +128,10 @@ def pack_network(
 def packed_bytes(
     network: FoldedNetwork, dtype: torch.dtype, *, forms: Forms = BlockForm.THREE_KERNELS
 ) -> int:
-    """Bytes of the weights of `network` in storage `dtype`; packing adds padding, a few per cent."""
+    """Bytes of the weights of `network` in storage `dtype`; packing adds padding, a few per cent.
+
+    The classifier counts as float32; in bfloat16 the CPU backend stores half of that with AVX-512.
+    """
     return sum(layer.nbytes(dtype) for layer in layer_weights(network, forms=forms))
 
 

@@ -61,7 +61,7 @@ FAKE = SimpleNamespace(
     ],
 )
 def test_the_translation_is_the_network(name, size):
-    model, images = seeded_model(name), distinct_images(size)
+    model, images = seeded_model(name, size), distinct_images(size)
     fold_batch_norms(model)
     with torch.no_grad():
         expected = model.double()(images.double())
@@ -97,7 +97,7 @@ def test_other_threads_than_xlas_are_unavailable(monkeypatch):
 def test_jax_itself_passes_the_gate(dtype, monkeypatch):
     pytest.importorskip("jax")
     monkeypatch.setattr(jax_xla, "usable_cores", torch.get_num_threads)
-    model, images = seeded_model("efficientnet_b0"), distinct_images(32)
+    model, images = seeded_model("efficientnet_b0", 32), distinct_images(32)
     oracle = make_oracle(model, images, [dtype])
     exact, stock = oracle.rows(Case("efficientnet_b0", 32, 4, str(dtype).removeprefix("torch."), 0.1))
     prepared = PEERS["jax"].prepare(copy.deepcopy(model), images, dtype)

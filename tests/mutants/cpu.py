@@ -20,7 +20,6 @@ MUTANTS = (
     Mutant("expansion of the padding", "depthwise_conv.h", "std::fill_n(row, g.left * pixel_floats, 0.0f);", "std::fill_n(row, g.left * pixel_floats, bias[first_vector * Vec::kWidth]);"),
     Mutant("bias dropped", "matrix.h", "const Vec b = load(bias + j * Vec::kWidth);", "const Vec b = mul(load(bias + j * Vec::kWidth), set1(0.0f));"),
     Mutant("last product dropped", "matrix.h", "for (int64_t k = 0; k < length; k +=", "for (int64_t k = 0; k + (length > 8) < length; k +="),
-    Mutant("halved weights in the other order", "matrix.h", "return {first_of_pairs(p), second_of_pairs(p)};", "return {second_of_pairs(p), first_of_pairs(p)};"),
     Mutant("residual twice", "output_tile.h", "store(t.y + at, t.residual ? add(v, load(t.residual + at)) : v);", "store(t.y + at, t.residual ? add(v, mul(set1(2.0f), load(t.residual + at))) : v);"),
     Mutant("half the residual before the activation", "output_tile.h", "activate_floats<Storage>(values, kRows * kVectors, t.activation);", "if (t.residual && t.lanes == Vec::kWidth) for (int i = 0; i < kRows * kVectors; i++) { Vec half = mul(set1(0.5f), load(t.residual + i / kVectors * t.columns + i % kVectors * Vec::kWidth)); store(values + i * Vec::kWidth, add(load(values + i * Vec::kWidth), half)); } activate_floats<Storage>(values, kRows * kVectors, t.activation);"),
     Mutant("earlier sums lost", "output_tile.h", "add_to ? add(s, load(earlier + i * Vec::kWidth)) : s", "s"),

@@ -34,17 +34,27 @@ def _pack(target: Target, op: str, *weights: torch.Tensor) -> torch.Tensor:
     return ops.pack(op, *weights, backend=target.backend, isa=target.isa)
 
 
-def test_float32_weights_that_bfloat16_holds_take_half_the_memory_on_the_cpu() -> None:
-    """A classifier of a 16-bit network reads little else than its weights."""
+@pytest.mark.parametrize("isa", native.cpu_isas())
+def test_float32_weights_that_bfloat16_holds_take_half_the_memory(isa) -> None:
+    """A classifier of a 16-bit network reads little else than its weights. 16 registers do not suffice."""
     whole = torch.randn(96, 64)
     rounded = whole.bfloat16().float()
     one_more = rounded.clone()
     one_more[95, 63] = 1 + 2**-12
     sizes = [
-        ops.pack("pointwise_conv", weight, backend="cpu").numel() for weight in (whole, one_more, rounded)
+        ops.pack("pointwise_conv", weight, backend="cpu", isa=isa).numel()
+        for weight in (whole, one_more, rounded)
     ]
     assert sizes[0] == sizes[1]
-    assert sizes[0] - sizes[2] == whole.numel() * 2
+    assert sizes[0] - sizes[2] == (whole.numel() * 2 if isa.startswith("avx512") else 0)
+
+
+@pytest.mark.parametrize("isa", [isa for isa in native.cpu_isas() if isa.startswith("avx512")])
+def test_halved_weights_are_refused_by_kernels_that_do_not_read_them(isa) -> None:
+    packed = ops.pack("pointwise_conv", torch.ones(16, 8), backend="cpu", isa=isa)
+    x = torch.ones(1, 8, 5, 5).contiguous(memory_format=torch.channels_last)
+    with pytest.raises((ValueError, RuntimeError), match="packed holds the weights of another operator"):
+        ops.handle("head_pool", "packed", "cpu")(x, packed, 16, "identity")
 
 
 def test_packing_does_not_track_gradients(packed_target) -> None:

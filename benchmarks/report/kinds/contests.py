@@ -64,10 +64,6 @@ def exhibits(results: Results) -> list[Exhibit]:
     ]
 
 
-def _ours(row: Row) -> bool:
-    return row["group"] == "ours" or is_ours(row)
-
-
 def _fastest(rows: Sequence[Row]) -> Row | None:
     timed = [row for row in rows if row["status"] == OK and row.get("median_ms")]
     return min(timed, key=lambda row: row["median_ms"], default=None)
@@ -75,8 +71,8 @@ def _fastest(rows: Sequence[Row]) -> Row | None:
 
 def ratio(case: Sequence[Row]) -> float | None:
     """Speed of our fastest over that of the fastest other; None where one of them has no time."""
-    ours = _fastest([row for row in case if _ours(row)])
-    other = _fastest([row for row in case if not _ours(row)])
+    ours = _fastest([row for row in case if is_ours(row)])
+    other = _fastest([row for row in case if not is_ours(row)])
     return None if ours is None or other is None else other["median_ms"] / ours["median_ms"]
 
 
@@ -115,7 +111,7 @@ def _time(row: Row | None) -> str | Cell:
         return "-"
     if row["status"] != OK:
         return status_cell(row)
-    return Cell(number(row.get("median_ms", "-")), "ours" if _ours(row) else "")
+    return Cell(number(row.get("median_ms", "-")), "ours" if is_ours(row) else "")
 
 
 def reasons(rows: Sequence[Row]) -> list[str]:
