@@ -145,8 +145,8 @@ def case_title(case: LayerCase) -> str:
 def layer_cases(layers: Sequence[Layer], batch: int, dtypes: Sequence[str]) -> list[LayerCase]:
     """Every layer at every dtype in both layouts."""
     return [
-        LayerCase(layer, batch, dtype, layout, decision(layer))
-        for layer in layers
+        LayerCase(layer, batch, dtype, layout, rule)
+        for layer, rule in [(layer, decision(layer)) for layer in layers]
         for dtype in dtypes
         for layout in LAYOUTS
     ]
