@@ -66,29 +66,45 @@ static void interleave_row(const ConvArgs& a, const Image* row, float* pixels) {
   if (a.mean) normalise_row(a, width * channels, pixels);
 }
 
-// One input row between the zeros of the padding, in the type that is multiplied.
+// `width` pixels of x, `channels` values each, to y, `step` values each: as many, or one more that is zero.
+template <class Element>
+static void copy_pixels(const Element* x, int64_t channels, int64_t width, Element* y, int64_t step) {
+  if (step == channels) {
+    std::memcpy(y, x, width * channels * sizeof(Element));
+    return;
+  }
+  int64_t i = 0;
+#ifdef EFFNET_FAST_HAS_BF16_DOT
+  if constexpr (std::is_same_v<Element, bfloat16>) {
+    // A photograph's, eight at a time, which are read with the eight values that follow.
+    for (; channels == 3 && i + 11 <= width; i += 8) store_widened_pixels(y + i * 4, x + i * 3);
+  }
+#endif
+  for (; i < width; i++) {
+    for (int64_t c = 0; c < channels; c++) y[i * step + c] = x[i * channels + c];
+    y[i * step + channels] = from_float<Element>(0.0f);
+  }
+}
+
+// One input row between the zeros of the padding, in the type that is multiplied, `step` values a pixel. Where that
+// type has 16 bits, `floats` and `narrow` have room for a row.
 template <class Image, class Storage, class Element>
-static void gather_row(const ConvArgs& a, const Image* row, Element* padded) {
+static void gather_row(const ConvArgs& a, const Image* row, int64_t step, float* floats, Element* narrow,
+                       Element* padded) {
   const ConvGeometry& g = a.geometry;
-  Element* pixels = padded + g.left * g.c;
-  std::memset(padded, 0, g.left * g.c * sizeof(Element));
-  std::memset(pixels + g.w * g.c, 0, g.right * g.c * sizeof(Element));
-  if constexpr (std::is_same_v<Image, Element>) {
-    if (!a.mean && a.stride_c == 1 && a.stride_w == g.c && (std::is_same_v<Image, Storage>)) {
-      std::memcpy(pixels, row, g.w * g.c * sizeof(Element));
-      return;
-    }
+  Element* pixels = padded + g.left * step;
+  std::memset(padded, 0, g.left * step * sizeof(Element));
+  std::memset(pixels + g.w * step, 0, g.right * step * sizeof(Element));
+  if constexpr (std::is_same_v<Image, Element> && std::is_same_v<Image, Storage>) {
+    if (!a.mean && a.stride_c == 1 && a.stride_w == g.c) return copy_pixels(row, g.c, g.w, pixels, step);
   }
   if constexpr (std::is_same_v<Element, float>) {
     interleave_row(a, row, pixels);
     round_row<Storage>(pixels, g.w * g.c);
   } else {
-    for (int64_t x = 0; x < g.w; x++) {
-      for (int64_t c = 0; c < g.c; c++) {
-        const float value = to_float(row[x * a.stride_w + c * a.stride_c]);
-        pixels[x * g.c + c] = from_float<Element>(a.mean ? (value * a.unit - a.mean[c]) * a.inverse_std[c] : value);
-      }
-    }
+    interleave_row(a, row, floats);
+    prepare_row<float, Element>(floats, nullptr, g.w * g.c, narrow);
+    copy_pixels(narrow, g.c, g.w, pixels, step);
   }
 }
 
@@ -96,17 +112,22 @@ template <class Image, class Storage, class Element>
 static void conv_as(const ConvArgs& a, const Parallel& parallel) {
   const ConvGeometry& g = a.geometry;
   const Panels panels(*a.packed);
-  const int64_t out_h = g.out_h(), out_w = g.out_w();
-  const int64_t blocks = ceil_div(out_h, kConvRowBlock), row_elements = (g.left + g.w + g.right) * g.c;
+  const int64_t out_h = g.out_h(), out_w = g.out_w(), step = stored_channels(*a.packed);
+  const int64_t blocks = ceil_div(out_h, kConvRowBlock), row_elements = (g.left + g.w + g.right) * step;
+  const int64_t gathered = std::is_same_v<Element, float> ? 0 : ceil_div(g.w * g.c, 32) * 32;  // values of a row
   const Image* x = static_cast<const Image*>(a.x);
   const Storage* residual = static_cast<const Storage*>(a.residual);
   Storage* y = static_cast<Storage*>(a.y);
 
   parallel(g.n * blocks, [&](int64_t begin, int64_t end) {
     const int64_t piece_bytes = ceil_div(g.kernel * static_cast<int64_t>(sizeof(Piece<Element>)), 64) * 64;
-    char* scratch = static_cast<char*>(thread_scratch(piece_bytes + (g.kernel + 1) * row_elements * sizeof(Element)));
+    const int64_t gathered_bytes = gathered * static_cast<int64_t>(sizeof(float) + sizeof(Element));
+    char* scratch = static_cast<char*>(
+        thread_scratch(piece_bytes + gathered_bytes + (g.kernel + 1) * row_elements * sizeof(Element)));
     Piece<Element>* pieces = reinterpret_cast<Piece<Element>*>(scratch);
-    Element* ring = reinterpret_cast<Element*>(scratch + piece_bytes);
+    float* floats = reinterpret_cast<float*>(scratch + piece_bytes);
+    Element* narrow = reinterpret_cast<Element*>(floats + gathered);
+    Element* ring = reinterpret_cast<Element*>(scratch + piece_bytes + gathered_bytes);
     Element* zeros = ring + g.kernel * row_elements;
     std::memset(zeros, 0, row_elements * sizeof(Element));
     for (int64_t item = begin; item < end; item++) {
@@ -117,12 +138,13 @@ static void conv_as(const ConvArgs& a, const Parallel& parallel) {
         const int64_t origin = oy * g.stride - g.top;
         next = std::max(next, origin);
         for (; next < std::min(origin + g.kernel, g.h); next++) {
-          gather_row<Image, Storage>(a, x + n * a.stride_n + next * a.stride_h, ring + next % g.kernel * row_elements);
+          gather_row<Image, Storage>(a, x + n * a.stride_n + next * a.stride_h, step, floats, narrow,
+                                     ring + next % g.kernel * row_elements);
         }
         for (int64_t ky = 0; ky < g.kernel; ky++) {
           const int64_t iy = origin + ky;
-          pieces[ky] = {iy < 0 || iy >= g.h ? zeros : ring + iy % g.kernel * row_elements, g.kernel * g.c,
-                        g.stride * g.c};
+          pieces[ky] = {iy < 0 || iy >= g.h ? zeros : ring + iy % g.kernel * row_elements, g.kernel * step,
+                        g.stride * step};
         }
         const int64_t at = (n * out_h + oy) * out_w * panels.columns;
         output_rows<Storage, Element>(pieces, g.kernel, 0, out_w, panels, panels.weight, 0, panels.count, a.activation,

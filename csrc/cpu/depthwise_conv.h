@@ -2,8 +2,9 @@
 // needs, in one pass. Included inside an instruction set's namespace.
 //
 // A task takes one image and kChunkVectors vectors of channels. Input rows are copied, converted to float32, into a
-// ring of k zero-padded rows that stays in the cache, so that the inner loop has no border, no conversion and a short
-// stride. expand_depthwise.h and mbconv.h fill the same ring with matrix products.
+// ring of k zero-padded rows that stays in the cache, so that the inner loop has no border and no conversion. The ring
+// has a vector of channels of all pixels side by side, so that its distances are constants in the inner loop.
+// expand_depthwise.h and mbconv.h fill the same ring with matrix products.
 #pragma once
 
 inline constexpr int64_t kChunkVectors = 48 / Vec::kWidth;  // 48 divides the width of every expansion by six
@@ -21,13 +22,19 @@ struct Chunks {
   int64_t padded_channels() const { return panels.vectors * Vec::kWidth; }
 };
 
+// A row of the ring from a pixel on, in float32: [vectors][pixels][W], vectors `vector_floats` apart.
+struct RingRow {
+  float* pixels;
+  int64_t vector_floats;
+};
+
 struct DepthwiseRow {
-  const float* const* taps;    // the ring row under each kernel row, at the first vector
+  const float* const* taps;    // the ring row under each kernel row
+  int64_t vector_floats;       // of a ring row
   int64_t first_tap, end_tap;  // kernel rows that lie inside the image
   int64_t kernel, stride;
-  int64_t pixel_floats;  // of a ring row
-  const float* weight;   // [vectors][kernel * kernel][W]
-  const float* bias;     // [vectors][W]
+  const float* weight;  // [vectors][kernel * kernel][W]
+  const float* bias;    // [vectors][W]
   int64_t vectors;
   int64_t y_stride;  // distance of two pixels of y
   int64_t channels;  // of y that exist from the first vector on; the last vector may have more
@@ -50,7 +57,7 @@ static void depthwise_row(const DepthwiseRow& r, int64_t begin, int64_t end, Sto
 #pragma GCC unroll 16
       for (int i = 0; i < kTile; i++) out[i] = bias;
       for (int64_t ky = r.first_tap; ky < r.end_tap; ky++) {
-        const float* x = r.taps[ky] + channel + ox * stride * r.pixel_floats;
+        const float* x = r.taps[ky] + v * r.vector_floats + ox * stride * Vec::kWidth;
         const float* weight = filter + ky * kernel * Vec::kWidth;
         if constexpr (kKernel != 0) {
           Vec w[kKernel];
@@ -59,7 +66,8 @@ static void depthwise_row(const DepthwiseRow& r, int64_t begin, int64_t end, Sto
           // Each input pixel is loaded once and feeds every output that it lies under.
 #pragma GCC unroll 64
           for (int ix = 0; ix < (kTile - 1) * kStride + kKernel; ix++) {
-            const Vec pixel = load(x + ix * r.pixel_floats);
+            Vec pixel = load(x + ix * Vec::kWidth);
+            keep_loaded(pixel);
 #pragma GCC unroll 8
             for (int kx = 0; kx < kKernel; kx++) {
               const int i = ix - kx;
@@ -71,7 +79,7 @@ static void depthwise_row(const DepthwiseRow& r, int64_t begin, int64_t end, Sto
           for (int64_t kx = 0; kx < kernel; kx++) {
             const Vec w = load(weight + kx * Vec::kWidth);
 #pragma GCC unroll 16
-            for (int i = 0; i < kTile; i++) out[i] = fma(load(x + (i * stride + kx) * r.pixel_floats), w, out[i]);
+            for (int i = 0; i < kTile; i++) out[i] = fma(load(x + (i * stride + kx) * Vec::kWidth), w, out[i]);
           }
         }
       }
@@ -160,6 +168,7 @@ struct RingConv {
   const Activation activation;
   const int64_t block_rows;  // output rows of a task, whose sums are taken together
   const int64_t ring_w;      // pixels of a ring row: padding, and as far as the last tile reads
+  const int64_t vector_floats;
   const int64_t ring_floats;
   const DepthwiseRowKernel<Storage> whole_tiles, rest_tile;
 
@@ -172,12 +181,13 @@ struct RingConv {
         activation(activation),
         block_rows(block_rows),
         ring_w(std::max(g.left + g.w + g.right, (split.computed - 1) * g.stride + g.kernel)),
-        ring_floats(g.kernel * ring_w * kChunkVectors * Vec::kWidth),
+        vector_floats(ring_w * Vec::kWidth),
+        ring_floats(g.kernel * kChunkVectors * vector_floats),
         whole_tiles(depthwise_row_for<Storage, Precision>(g.kernel, g.stride, split.tile)),
         rest_tile(depthwise_row_for<Storage, Precision>(g.kernel, g.stride, split.rest_tile)) {}
 
   // Output rows of the blocks [first_block, last_block) of `chunk`.
-  //   fill(iy, pixels)    writes the float32 values of input row iy, [w][channels of the chunk], to `pixels`
+  //   fill(iy, to)        writes the float32 values of input row iy and the chunk's channels to the RingRow `to`
   //   y                   channel 0 of the chunk of output pixel (0, 0); pixels lie `y_stride` apart, and `channels`
   //                       from there on exist
   //   done(block, sums)   takes the sums of a block, a vector for each of the chunk's
@@ -185,23 +195,23 @@ struct RingConv {
   void run(int64_t chunk, int64_t first_block, int64_t last_block, const TapScratch& scratch, Storage* y,
            int64_t y_stride, int64_t channels, const Fill& fill, const Done& done) const {
     const int64_t out_h = g.out_h(), out_w = g.out_w();
-    const int64_t pixel_floats = chunks.width(chunk), row_floats = ring_w * pixel_floats;
-    const int64_t first_vector = chunks.first_vector(chunk);
+    const int64_t first_vector = chunks.first_vector(chunk), vectors = chunks.first_vector(chunk + 1) - first_vector;
+    const int64_t row_floats = vectors * vector_floats;
     float* ring = scratch.floats;
-    for (int64_t r = 0; r < g.kernel; r++) {
-      float* row = ring + r * row_floats;
-      std::fill_n(row, g.left * pixel_floats, 0.0f);
-      std::fill_n(row + (g.left + g.w) * pixel_floats, (ring_w - g.left - g.w) * pixel_floats, 0.0f);
+    for (int64_t v = 0; v < g.kernel * vectors; v++) {
+      float* pixels = ring + v * vector_floats;
+      std::fill_n(pixels, g.left * Vec::kWidth, 0.0f);
+      std::fill_n(pixels + (g.left + g.w) * Vec::kWidth, (ring_w - g.left - g.w) * Vec::kWidth, 0.0f);
     }
     DepthwiseRow row{scratch.taps,
+                     vector_floats,
                      0,
                      0,
                      g.kernel,
                      g.stride,
-                     pixel_floats,
                      weight + first_vector * g.kernel * g.kernel * Vec::kWidth,
                      bias + first_vector * Vec::kWidth,
-                     pixel_floats / Vec::kWidth,
+                     vectors,
                      y_stride,
                      channels,
                      activation};
@@ -213,7 +223,7 @@ struct RingConv {
         const int64_t origin = oy * g.stride - g.top;
         next = std::max(next, origin);
         for (; next < std::min(origin + g.kernel, g.h); next++) {
-          fill(next, ring + next % g.kernel * row_floats + g.left * pixel_floats);
+          fill(next, RingRow{ring + next % g.kernel * row_floats + g.left * Vec::kWidth, vector_floats});
         }
         row.first_tap = std::max<int64_t>(-origin, 0);
         row.end_tap = std::min(g.kernel, g.h - origin);
@@ -233,7 +243,7 @@ struct RingConv {
 template <class Storage>
 using SumPrecision = std::conditional_t<std::is_same_v<Storage, bfloat16>, float16, Storage>;
 
-// The convolution of whole images in NHWC over a ring that `fill` supplies: fill(n, iy, chunk, pixels, scratch);
+// The convolution of whole images in NHWC over a ring that `fill` supplies: fill(n, iy, chunk, to, scratch);
 // `scratch` has `scratch_floats` floats for its own use. `images_outermost` is the order of the tasks: neighbours share
 // an image, or the weights of a chunk.
 template <class Storage, class Fill>
@@ -257,7 +267,7 @@ static void depthwise_over_ring(const DepthwiseConvArgs& a, const Parallel& para
       conv.run(
           chunk, first_block, last_block, scratch, y + n * g.out_h() * g.out_w() * g.c + first_channel, g.c,
           g.c - first_channel,
-          [&](int64_t iy, float* pixels) { fill(n, iy, chunk, pixels, scratch.floats + conv.ring_floats); },
+          [&](int64_t iy, const RingRow& to) { fill(n, iy, chunk, to, scratch.floats + conv.ring_floats); },
           [&](int64_t block, const Vec* sums) {
             if (!a.sums) return;
             // One sum for the whole row of pool tiles, in its first tile; the others are zero.
@@ -273,14 +283,14 @@ static void depthwise_over_ring(const DepthwiseConvArgs& a, const Parallel& para
   });
 }
 
-// Fills `width` ring pixels of `pixel_floats` channels with the `channels` that exist of x's, `x_stride` apart.
+// Fills `width` pixels of `to` with `channels` channels of x's, whose pixels lie `x_stride` apart.
 template <class Storage>
-static void copy_to_ring(const Storage* x, int64_t x_stride, int64_t width, int64_t channels, int64_t pixel_floats,
-                         float* pixels) {
-  for (int64_t ix = 0; ix < width; ix++, x += x_stride, pixels += pixel_floats) {
+static void copy_to_ring(const Storage* x, int64_t x_stride, int64_t width, int64_t channels, const RingRow& to) {
+  for (int64_t ix = 0; ix < width; ix++, x += x_stride) {
+    float* pixel = to.pixels + ix * Vec::kWidth;
     int64_t c = 0;
-    for (; c + Vec::kWidth <= channels; c += Vec::kWidth) store(pixels + c, load(x + c));
-    if (c < channels) store(pixels + c, load_n(x + c, static_cast<int>(channels - c)));
+    for (; c + Vec::kWidth <= channels; c += Vec::kWidth, pixel += to.vector_floats) store(pixel, load(x + c));
+    if (c < channels) store(pixel, load_n(x + c, static_cast<int>(channels - c)));
   }
 }
 
@@ -289,12 +299,12 @@ static void depthwise_conv_as(const DepthwiseConvArgs& a, const Parallel& parall
   const ConvGeometry& g = a.geometry;
   const Chunks chunks(g.c);
   const Storage* x = static_cast<const Storage*>(a.x);
-  depthwise_over_ring<Storage>(
-      a, parallel, /*images_outermost=*/true, 0, [&](int64_t n, int64_t iy, int64_t chunk, float* pixels, float*) {
-        const int64_t first_channel = chunks.first_channel(chunk), pixel_floats = chunks.width(chunk);
-        copy_to_ring(x + (n * g.h + iy) * g.w * g.c + first_channel, g.c, g.w,
-                     std::min(g.c - first_channel, pixel_floats), pixel_floats, pixels);
-      });
+  depthwise_over_ring<Storage>(a, parallel, /*images_outermost=*/true, 0,
+                               [&](int64_t n, int64_t iy, int64_t chunk, const RingRow& to, float*) {
+                                 const int64_t first_channel = chunks.first_channel(chunk);
+                                 copy_to_ring(x + (n * g.h + iy) * g.w * g.c + first_channel, g.c, g.w,
+                                              std::min(g.c - first_channel, chunks.width(chunk)), to);
+                               });
 }
 
 static void depthwise_conv(const DepthwiseConvArgs& a, const Parallel& parallel) {

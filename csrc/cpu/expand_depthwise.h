@@ -6,11 +6,11 @@
 #pragma once
 
 // Activates `rows` ring pixels in place.
-static void activate_ring(float* pixels, int rows, int vectors, int64_t pixel_floats, Activation activation) {
+static void activate_ring(const RingRow& ring, int rows, int vectors, Activation activation) {
   with_activation(activation, [&]<Activation kActivation>() {
-    for (int i = 0; i < rows; i++) {
-      for (int j = 0; j < vectors; j++) {
-        float* at = pixels + i * pixel_floats + j * Vec::kWidth;
+    for (int j = 0; j < vectors; j++) {
+      for (int i = 0; i < rows; i++) {
+        float* at = ring.pixels + j * ring.vector_floats + i * Vec::kWidth;
         store(at, activate<kActivation, float>(load(at)));
       }
     }
@@ -22,10 +22,10 @@ static int64_t expand_scratch(int64_t depth) { return kTileRows * depth + Vec::k
 
 template <class Storage, class Element>
 static void expand_row_as(const PackedHeader& packed, Activation activation, const Storage* x, int64_t width,
-                          const Chunks& chunks, int64_t chunk, float* scratch, float* pixels) {
+                          const Chunks& chunks, int64_t chunk, float* scratch, const RingRow& to) {
   const Panels panels(packed);
   const int64_t depth = packed.in_channels, tiles = ceil_div(width, kTileRows);
-  const int64_t origin = chunks.first_vector(chunk), pixel_floats = chunks.width(chunk);
+  const int64_t origin = chunks.first_vector(chunk);
   // The family's own activations are applied in the registers; the others go over the ring once more.
   const bool silu = activation == Activation::kSilu, relu6 = activation == Activation::kRelu6;
   Element* prepared = reinterpret_cast<Element*>(scratch);
@@ -42,28 +42,28 @@ static void expand_row_as(const PackedHeader& packed, Activation activation, con
     for (int64_t p = chunks.first_panel(chunk); p < chunks.first_panel(chunk + 1); p++) {
       const int vectors = panels.width_of(p);
       const int64_t vector = panels.first_vector(p);
-      float* to = pixels + first * pixel_floats + (vector - origin) * Vec::kWidth;
+      const RingRow tile{to.pixels + (vector - origin) * to.vector_floats + first * Vec::kWidth, to.vector_floats};
       const auto multiply = silu    ? multiply_for<Element, Activation::kSilu>(height, vectors)
                             : relu6 ? multiply_for<Element, Activation::kRelu6>(height, vectors)
                                     : multiply_for<Element>(height, vectors);
-      multiply(operand, panels.weights_of(p), panels.bias + vector * Vec::kWidth, to, pixel_floats);
-      if (!silu && !relu6) activate_ring(to, height, vectors, pixel_floats, activation);
+      multiply(operand, panels.weights_of(p), panels.bias + vector * Vec::kWidth, tile.pixels, tile.vector_floats);
+      if (!silu && !relu6) activate_ring(tile, height, vectors, activation);
     }
   }
 }
 
-// The expanded and activated channels of `chunk` of one input row: x [width][C] -> pixels [width][width of the chunk].
+// The expanded and activated channels of `chunk` of one input row, x [width][C].
 template <class Storage>
 static void expand_row(const PackedHeader& packed, Activation activation, const Storage* x, int64_t width,
-                       const Chunks& chunks, int64_t chunk, float* scratch, float* pixels) {
+                       const Chunks& chunks, int64_t chunk, float* scratch, const RingRow& to) {
 #ifdef EFFNET_FAST_HAS_BF16_DOT
   if constexpr (std::is_same_v<Storage, bfloat16>) {
     if (packed.bf16_pairs) {
-      return expand_row_as<Storage, bfloat16>(packed, activation, x, width, chunks, chunk, scratch, pixels);
+      return expand_row_as<Storage, bfloat16>(packed, activation, x, width, chunks, chunk, scratch, to);
     }
   }
 #endif
-  expand_row_as<Storage, float>(packed, activation, x, width, chunks, chunk, scratch, pixels);
+  expand_row_as<Storage, float>(packed, activation, x, width, chunks, chunk, scratch, to);
 }
 
 template <class Storage>
@@ -75,9 +75,9 @@ static void expand_depthwise_as(const ExpandDepthwiseArgs& a, const Parallel& pa
   // Few weights stay in the cache while an image's chunks are walked; many are better kept over several images.
   const bool images_outermost = Panels(*a.expand).bytes() <= kPanelGroupBytes;
   depthwise_over_ring<Storage>(a.depthwise, parallel, images_outermost, expand_scratch(depth),
-                               [&](int64_t n, int64_t iy, int64_t chunk, float* pixels, float* scratch) {
+                               [&](int64_t n, int64_t iy, int64_t chunk, const RingRow& to, float* scratch) {
                                  expand_row(*a.expand, a.expand_activation, x + (n * g.h + iy) * g.w * depth, g.w,
-                                            chunks, chunk, scratch, pixels);
+                                            chunks, chunk, scratch, to);
                                });
 }
 

@@ -50,10 +50,9 @@ int64_t scratch_bytes(int64_t n, int64_t channels, int64_t h, int64_t w, int64_t
                       int64_t stride, Padding padding, ScalarType dtype, int64_t threads) {
   const KernelTable& kernels = kernels_of(active_isa());
   const bool pairs = dtype == ScalarType::BFloat16 && kernels.bf16_pairs;
-  const ConvGeometry g = geometry_of({n, channels, h, w}, kernel, stride, padding);
+  const ConvGeometry g = geometry_of({n, channels + (pairs && channels % 2), h, w}, kernel, stride, padding);
   const FusedMBConvShape shape(g, expanded);
-  return std::min(threads, n * shape.blocks) *
-         shape.task_bytes(pairs && channels % 2 == 0 ? 2 : 4, pairs && expanded % 2 == 0 ? 2 : 4);
+  return std::min(threads, n * shape.blocks) * shape.task_bytes(pairs ? 2 : 4, pairs && expanded % 2 == 0 ? 2 : 4);
 }
 
 }  // namespace

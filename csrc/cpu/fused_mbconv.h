@@ -15,13 +15,18 @@
 template <class Storage, class Pixel, class Hidden>
 struct FusedMBConv {
   const FusedMBConvArgs& a;
-  const ConvGeometry& g;
+  const ConvGeometry g;  // with the channels of a pixel of the ring
   const Panels expand, project;
   const FusedMBConvShape shape;
   static_assert(sizeof(Piece<Pixel>) == FusedMBConvShape::kPieceBytes);
 
   explicit FusedMBConv(const FusedMBConvArgs& a)
-      : a(a), g(a.geometry), expand(*a.expand), project(*a.project), shape(g, expand.columns) {}
+      : a(a), g(stored(a.geometry, *a.expand)), expand(*a.expand), project(*a.project), shape(g, expand.columns) {}
+
+  static ConvGeometry stored(ConvGeometry g, const PackedHeader& expand) {
+    g.c = stored_channels(expand);
+    return g;
+  }
 
   // One input row between the zeros of the padding, in the type that is multiplied.
   void gather(const Storage* row, Pixel* padded) const {
@@ -29,7 +34,7 @@ struct FusedMBConv {
     std::memset(padded, 0, g.left * g.c * sizeof(Pixel));
     std::memset(pixels + g.w * g.c, 0, g.right * g.c * sizeof(Pixel));
     if constexpr (std::is_same_v<Storage, Pixel>) {
-      std::memcpy(pixels, row, g.w * g.c * sizeof(Pixel));
+      copy_pixels(row, a.geometry.c, g.w, pixels, g.c);
     } else {
       prepare_row<Storage, Pixel>(row, nullptr, g.w * g.c, pixels);
     }
@@ -61,7 +66,7 @@ struct FusedMBConv {
     task.image = n;
     task.next = std::max(task.next, origin);
     for (; task.next < std::min(origin + (rows - 1) * g.stride + g.kernel, g.h); task.next++) {
-      gather(static_cast<const Storage*>(a.x) + (n * g.h + task.next) * g.w * g.c, ring_row(task, task.next));
+      gather(static_cast<const Storage*>(a.x) + (n * g.h + task.next) * g.w * a.geometry.c, ring_row(task, task.next));
     }
     for (int64_t tile = 0; tile < shape.tiles; tile++) {
       const int64_t column = tile * out_w / shape.tiles, width = (tile + 1) * out_w / shape.tiles - column;

@@ -37,12 +37,12 @@ static void head_pool_as(const HeadPoolArgs& a, const Parallel& parallel) {
           const int vectors = panels.width_of(p);
           const int64_t column = panels.first_vector(p) * Vec::kWidth;
           multiply_for<Element>(height, vectors)(operand, panels.weights_of(p), panels.bias + column, tile,
-                                                 vectors * Vec::kWidth);
+                                                 height * Vec::kWidth);
           with_activation(a.activation, [&]<Activation kActivation>() {
             for (int j = 0; j < vectors; j++) {
               Vec sum = load(sums + column - origin + j * Vec::kWidth);
               for (int i = 0; i < height; i++) {
-                sum = add(sum, activate<kActivation, float>(load(tile + (i * vectors + j) * Vec::kWidth)));
+                sum = add(sum, activate<kActivation, float>(load(tile + (j * height + i) * Vec::kWidth)));
               }
               store(sums + column - origin + j * Vec::kWidth, sum);
             }

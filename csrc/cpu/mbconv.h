@@ -66,12 +66,12 @@ struct MBConv {
       depthwise.run(
           chunk, first_block, last_block, scratch, group.filtered + origin * group.count * pixels + i * pixels * width,
           width, width,
-          [&](int64_t iy, float* ring_row) {
+          [&](int64_t iy, const RingRow& to) {
             const Storage* row = image + iy * g.w * depth;
             if (a.expand) {
-              expand_row(*a.expand, a.activation, row, g.w, chunks, chunk, prepared, ring_row);
+              expand_row(*a.expand, a.activation, row, g.w, chunks, chunk, prepared, to);
             } else {
-              copy_to_ring(row + origin, depth, g.w, std::min(depth - origin, width), width, ring_row);
+              copy_to_ring(row + origin, depth, g.w, std::min(depth - origin, width), to);
             }
           },
           [&](int64_t block, const Vec* sums) {

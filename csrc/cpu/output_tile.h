@@ -24,11 +24,10 @@ struct OutputTile {
   Activation activation;
 };
 
-// SiLU and the identity have kernels of their own. The others are cheap: one kernel writes its sums to the stack and
-// activates them from there, which spares two thirds of the code.
-enum class Finish { kIdentity, kSilu, kAny };
+// SiLU and the identity have kernels of their own; one more has the cheap activations.
+enum class Finish { kIdentity, kSilu, kOther };
 static inline Finish finish_of(Activation a) {
-  return a == Activation::kIdentity ? Finish::kIdentity : a == Activation::kSilu ? Finish::kSilu : Finish::kAny;
+  return a == Activation::kIdentity ? Finish::kIdentity : a == Activation::kSilu ? Finish::kSilu : Finish::kOther;
 }
 
 // Terms that are summed one after the other in float32. A single sum over the 1152 channels of a late projection had
@@ -47,13 +46,45 @@ ALWAYS_INLINE void fold(Vec (&sum)[kRows][kVectors], float* earlier, bool add_to
   }
 }
 
-// Activates `vectors` vectors in place.
-template <class Storage>
-static void activate_floats(float* values, int vectors, Activation activation) {
-  with_activation(activation, [&]<Activation kActivation>() {
-    for (int i = 0; i < vectors; i++, values += Vec::kWidth)
-      store(values, activate<kActivation, Storage>(load(values)));
-  });
+template <Activation kActivation, class Storage, int kRows, int kVectors>
+ALWAYS_INLINE void activate_tile(Vec (&sum)[kRows][kVectors]) {
+#pragma GCC unroll 32
+  for (int i = 0; i < kRows * kVectors; i++) {
+    Vec& s = sum[i / kVectors][i % kVectors];
+    s = activate<kActivation, Storage>(s);
+  }
+}
+
+// y[kRows][kVectors * W] = sums + residual, rounded once; of the last vector the first `lanes`. Arguments by value:
+// as members of the tile they would be read again after each store, which might have changed them.
+template <class Storage, int kRows, int kVectors>
+ALWAYS_INLINE void store_tile(Vec (&sum)[kRows][kVectors], const int64_t columns, const int lanes,
+                              const Storage* const residual, Storage* const y) {
+  if (residual) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; i++) {
+#pragma GCC unroll 16
+      for (int j = 0; j < kVectors; j++) {
+        const Storage* from = residual + i * columns + j * Vec::kWidth;
+        const bool whole = j < kVectors - 1 || lanes == Vec::kWidth;
+        sum[i][j] = add(sum[i][j], whole ? load(from) : load_n(from, lanes));
+      }
+    }
+  }
+  if (lanes == Vec::kWidth) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; i++) {
+#pragma GCC unroll 16
+      for (int j = 0; j < kVectors; j++) store(y + i * columns + j * Vec::kWidth, sum[i][j]);
+    }
+  } else {
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; i++) {
+#pragma GCC unroll 16
+      for (int j = 0; j < kVectors - 1; j++) store(y + i * columns + j * Vec::kWidth, sum[i][j]);
+      store_n(y + i * columns + (kVectors - 1) * Vec::kWidth, sum[i][kVectors - 1], lanes);
+    }
+  }
 }
 
 // y[kRows][kVectors * W] = activation(bias + rows x panel) + residual, rounded once.
@@ -91,27 +122,17 @@ static void output_tile(const OutputTile<Storage, Element>& t) {
       s = add(s, load(earlier + i * Vec::kWidth));
     }
   }
-  if constexpr (kFinish == Finish::kAny) {
-    float values[kRows * kVectors * Vec::kWidth];
-#pragma GCC unroll 32
-    for (int i = 0; i < kRows * kVectors; i++) store(values + i * Vec::kWidth, sum[i / kVectors][i % kVectors]);
-    activate_floats<Storage>(values, kRows * kVectors, t.activation);
-#pragma GCC unroll 32
-    for (int i = 0; i < kRows * kVectors; i++) sum[i / kVectors][i % kVectors] = load(values + i * Vec::kWidth);
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < kRows; i++) {
-#pragma GCC unroll 8
-    for (int j = 0; j < kVectors; j++) {
-      const int64_t at = i * t.columns + j * Vec::kWidth;
-      const Vec v = kFinish == Finish::kSilu ? activate<Activation::kSilu, Storage>(sum[i][j]) : sum[i][j];
-      if (j < kVectors - 1 || t.lanes == Vec::kWidth) {
-        store(t.y + at, t.residual ? add(v, load(t.residual + at)) : v);
-      } else {
-        store_n(t.y + at, t.residual ? add(v, load_n(t.residual + at, t.lanes)) : v, t.lanes);
-      }
+  if constexpr (kFinish == Finish::kSilu) activate_tile<Activation::kSilu, Storage>(sum);
+  if constexpr (kFinish == Finish::kOther) {
+    switch (t.activation) {
+      case Activation::kIdentity:
+      case Activation::kSilu: break;
+      case Activation::kRelu: activate_tile<Activation::kRelu, Storage>(sum); break;
+      case Activation::kRelu6: activate_tile<Activation::kRelu6, Storage>(sum); break;
+      case Activation::kHardswish: activate_tile<Activation::kHardswish, Storage>(sum); break;
     }
   }
+  store_tile<Storage, kRows, kVectors>(sum, t.columns, t.lanes, t.residual, t.y);
 }
 
 template <class Storage, class Element>
@@ -120,7 +141,7 @@ using OutputTileKernel = void (*)(const OutputTile<Storage, Element>&);
 template <class Storage, class Element, Finish kFinish, int... kKernel>
 static OutputTileKernel<Storage, Element> output_tile_among(std::integer_sequence<int, kKernel...>, int kernel) {
   static constexpr OutputTileKernel<Storage, Element> kKernels[] = {
-      output_tile<Storage, Element, kFinish, kKernel / kPanelVectors + 1, kKernel % kPanelVectors + 1>...};
+      output_tile<Storage, Element, kFinish, rows_of_kernel(kKernel), vectors_of_kernel(kKernel)>...};
   return kKernels[kernel];
 }
 
@@ -130,9 +151,9 @@ static OutputTileKernel<Storage, Element> output_tile_for(Activation activation,
   switch (finish_of(activation)) {
     case Finish::kIdentity: return output_tile_among<Storage, Element, Finish::kIdentity>(TileKernels{}, kernel);
     case Finish::kSilu: return output_tile_among<Storage, Element, Finish::kSilu>(TileKernels{}, kernel);
-    case Finish::kAny: break;
+    case Finish::kOther: break;
   }
-  return output_tile_among<Storage, Element, Finish::kAny>(TileKernels{}, kernel);
+  return output_tile_among<Storage, Element, Finish::kOther>(TileKernels{}, kernel);
 }
 
 // Rows [first, last) of y, `columns` wide, over panels [first_panel, last_panel): a panel outermost, so that it stays
@@ -141,9 +162,10 @@ template <class Storage, class Element>
 static void output_rows(const Piece<Element>* pieces, int64_t piece_count, int64_t first, int64_t last,
                         const Panels& panels, const float* weight, int64_t first_panel, int64_t last_panel,
                         Activation activation, Storage* y, const Storage* residual) {
-  const int64_t rows = last - first, tiles = ceil_div(rows, kTileRows), columns = panels.columns;
+  const int64_t rows = last - first, columns = panels.columns;
   for (int64_t p = first_panel; p < last_panel; p++) {
     const int vectors = panels.width_of(p);
+    const int64_t tiles = ceil_div(rows, tile_rows(vectors));
     const int64_t column = panels.first_vector(p) * Vec::kWidth, left = columns - column - (vectors - 1) * Vec::kWidth;
     OutputTile<Storage, Element> tile{
         pieces,  piece_count, first,   weight + (panels.weights_of(p) - panels.weight),        panels.bias + column,

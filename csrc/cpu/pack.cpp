@@ -12,14 +12,14 @@ bool is_conv(PackedKind kind) { return kind == PackedKind::kMatrix || kind == Pa
 bool has_depthwise(PackedKind kind) { return kind == PackedKind::kDepthwise || kind == PackedKind::kDepthwiseGate; }
 bool has_squeeze(PackedKind kind) { return kind == PackedKind::kSqueezeExcite || kind == PackedKind::kDepthwiseGate; }
 
-void pack_matrix(const PackRequest& r, const KernelTable& kernels, bool pairs, float* words) {
-  const int64_t width = kernels.width, taps = r.kernel * r.kernel, depth = r.in_channels * taps;
+void pack_matrix(const PackRequest& r, const KernelTable& kernels, int64_t channels, bool pairs, float* words) {
+  const int64_t width = kernels.width, taps = r.kernel * r.kernel, depth = channels * taps;
   // A panel's columns lie together, so the panels' bounds (PanelSplit in matrix.h) decide where a column goes.
   const int64_t vectors = ceil_div(r.out_channels, width), panels = ceil_div(vectors, kernels.panel);
   // k runs over kernel rows, kernel columns, input channels: the order of an interleaved image row.
   auto value = [&](int64_t out, int64_t k) {
-    if (out >= r.out_channels) return 0.0f;
-    const int64_t tap = k / r.in_channels, in = k % r.in_channels;
+    const int64_t tap = k / channels, in = k % channels;
+    if (out >= r.out_channels || in >= r.in_channels) return 0.0f;
     return r.weight.at((out * r.in_channels + in) * taps + tap);
   };
   for (int64_t panel = 0; panel < panels; panel++) {
@@ -84,8 +84,9 @@ PackedHeader packed_layout(const PackRequest& r) {
   h.out_channels = static_cast<int32_t>(r.out_channels);
   h.kernel = static_cast<int32_t>(r.kernel);
   h.squeeze = static_cast<int32_t>(r.squeeze);
-  // An odd number of channels has no pairing: a pair would reach from one pixel into the next.
-  h.bf16_pairs = is_conv(r.kind) && kernels.bf16_pairs && r.weight.dtype == DType::kBFloat16 && r.in_channels % 2 == 0;
+  // See stored_channels for an odd number of channels.
+  h.bf16_pairs = is_conv(r.kind) && kernels.bf16_pairs && r.weight.dtype == DType::kBFloat16 &&
+                 (r.kind == PackedKind::kConv || r.in_channels % 2 == 0);
   h.bf16_values = r.may_halve && kernels.halves_weights && r.weight.dtype == DType::kFloat32 &&
                   r.in_channels % 2 == 0 && are_bf16_values(r.weight, r.in_channels * r.out_channels);
   const bool pairs = h.bf16_pairs || h.bf16_values;
@@ -95,7 +96,7 @@ PackedHeader packed_layout(const PackRequest& r) {
     end = ceil_div(at + floats * 4, kPackedAlignment) * kPackedAlignment;
     return at;
   };
-  if (is_conv(r.kind)) h.weight = place(r.in_channels * r.kernel * r.kernel * padded / (pairs ? 2 : 1));
+  if (is_conv(r.kind)) h.weight = place(stored_channels(h) * r.kernel * r.kernel * padded / (pairs ? 2 : 1));
   if (has_depthwise(r.kind)) h.weight = place(r.kernel * r.kernel * padded);
   if (is_conv(r.kind) || has_depthwise(r.kind)) h.bias = place(padded);
   if (has_squeeze(r.kind)) {
@@ -115,7 +116,7 @@ void pack(const PackRequest& r, void* block) {
   std::memset(bytes, 0, h.bytes);
   std::memcpy(bytes, &h, sizeof h);
   auto at = [&](int64_t offset) { return reinterpret_cast<float*>(bytes + offset); };
-  if (is_conv(r.kind)) pack_matrix(r, kernels, h.bf16_pairs || h.bf16_values, at(h.weight));
+  if (is_conv(r.kind)) pack_matrix(r, kernels, stored_channels(h), h.bf16_pairs || h.bf16_values, at(h.weight));
   if (has_depthwise(r.kind)) pack_depthwise(r, kernels.width, at(h.weight));
   if (h.bias) copy_array(r.bias, r.out_channels, at(h.bias));
   if (has_squeeze(r.kind)) {

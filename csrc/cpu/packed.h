@@ -2,7 +2,8 @@
 //
 // Vectors of output channels lie one behind another, so that a panel of any number of vectors is contiguous:
 //   matrix    [ceil(N / W)] panels' vectors; inside a panel of V vectors: [K][V * W] float32,
-//             or [K / 2][V * W][2] bfloat16, for AVX512_BF16's dot product of pairs or to be widened when read
+//             or [K / 2][V * W][2] bfloat16, for AVX512_BF16's dot product of pairs or to be widened when read.
+//             K = k * k * stored_channels
 //   depthwise [ceil(C / W)][k * k][W] float32
 //   squeeze   w1 [S][C'], w2 transposed [S][C'] float32, C' = C rounded up to W
 // with W the vector width of the instruction set that the block was packed for. Padding channels are zero.
@@ -17,7 +18,7 @@ namespace effnet_fast {
 enum class PackedKind : int32_t { kMatrix = 1, kConv = 2, kDepthwise = 3, kSqueezeExcite = 4, kDepthwiseGate = 5 };
 
 inline constexpr uint32_t kPackedMagic = 0x4b504645;  // "EFPK"
-inline constexpr int32_t kPackedVersion = 1;
+inline constexpr int32_t kPackedVersion = 2;
 inline constexpr int32_t kPackedForCpu = 1;
 inline constexpr int64_t kPackedAlignment = 64;
 
@@ -40,6 +41,12 @@ struct PackedHeader {
   int64_t padding[3];
 };
 static_assert(sizeof(PackedHeader) == 128);
+
+// Channels of a pixel as a convolution multiplies them: for pairs an even number, the last of them zero in pixels and
+// weights. (A 1x1 convolution reads pixels where they lie, so an odd number of channels has no pairs there.)
+inline int64_t stored_channels(const PackedHeader& header) {
+  return header.in_channels + (header.bf16_pairs && header.in_channels % 2);
+}
 
 template <class T>
 const T* section(const PackedHeader& header, int64_t offset) {

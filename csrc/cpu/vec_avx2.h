@@ -8,6 +8,9 @@ struct Vec {
 ALWAYS_INLINE Vec set1(float value) { return {_mm256_set1_ps(value)}; }
 ALWAYS_INLINE Vec broadcast(const float* p) { return {_mm256_broadcast_ss(p)}; }
 
+// Keeps x in a register: GCC reads what was loaded anew for each use, and a core's two loads a cycle are soon too few.
+ALWAYS_INLINE void keep_loaded(Vec& x) { asm("" : "+v"(x.v)); }
+
 ALWAYS_INLINE Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
 ALWAYS_INLINE Vec load(const float16* p) {
   return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};

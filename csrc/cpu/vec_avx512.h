@@ -26,6 +26,9 @@ ALWAYS_INLINE __m256i narrow_bf16(__m512 value) {
 ALWAYS_INLINE Vec set1(float value) { return {_mm512_set1_ps(value)}; }
 ALWAYS_INLINE Vec broadcast(const float* p) { return {_mm512_set1_ps(*p)}; }
 
+// Keeps x in a register: GCC reads what was loaded anew for each use, and a core's two loads a cycle are soon too few.
+ALWAYS_INLINE void keep_loaded(Vec& x) { asm("" : "+v"(x.v)); }
+
 ALWAYS_INLINE Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
 ALWAYS_INLINE Vec load(const float16* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p))}; }
 ALWAYS_INLINE Vec load(const bfloat16* p) { return {widen_bf16(_mm256_loadu_si256((const __m256i*)p))}; }
@@ -109,6 +112,13 @@ ALWAYS_INLINE Vec broadcast_pair(const bfloat16* pair) {
 ALWAYS_INLINE Vec load_pairs(const bfloat16* p) { return {_mm512_loadu_ps(p)}; }
 ALWAYS_INLINE Vec dot_pairs(Vec a, Vec b, Vec c) {
   return {_mm512_dpbf16_ps(c.v, (__m512bh)_mm512_castps_si512(a.v), (__m512bh)_mm512_castps_si512(b.v))};
+}
+// Eight pixels of three values as pixels of four, the last of them zero; reads eight values more.
+ALWAYS_INLINE void store_widened_pixels(bfloat16* to, const bfloat16* from) {
+  alignas(64) static constexpr uint16_t kFrom[32] = {0,  1,  2,  0, 3,  4,  5,  0, 6,  7,  8,  0, 9,  10, 11, 0,
+                                                     12, 13, 14, 0, 15, 16, 17, 0, 18, 19, 20, 0, 21, 22, 23, 0};
+  const __m512i pixels = _mm512_loadu_si512(from);
+  _mm512_storeu_si512(to, _mm512_maskz_permutexvar_epi16(0x77777777u, _mm512_load_si512(kFrom), pixels));
 }
 // Sixteen pairs with the first of each times `first` and the second times `second`, rounded again.
 ALWAYS_INLINE Vec scale_pairs(const float* p, Vec first, Vec second) {

@@ -11,6 +11,8 @@ struct Vec {
 ALWAYS_INLINE Vec set1(float value) { return {Vec::Register{value, value, value, value}}; }
 ALWAYS_INLINE Vec broadcast(const float* p) { return set1(*p); }
 
+ALWAYS_INLINE void keep_loaded(Vec&) {}  // up to the compiler
+
 ALWAYS_INLINE Vec load(const float* p) {
   Vec r;
   std::memcpy(&r.v, p, sizeof r.v);

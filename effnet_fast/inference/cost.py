@@ -22,6 +22,7 @@ from effnet_fast.inference.block_forms import BlockForm
 from effnet_fast.inference.folding import FoldedNetwork
 from effnet_fast.inference.layers import Layer, block_operators, network_layers
 from effnet_fast.inference.planner import Plan, step_bytes, working_set_bytes
+from effnet_fast.inference.weight_counts import is_depthwise, squeeze_excite_macs, weight_bytes
 from effnet_fast.measure.ceilings import Ceilings
 
 __all__ = [
@@ -110,8 +111,8 @@ def work(layer: Layer, images: int, dtype: torch.dtype, image_dtype: torch.dtype
         image_dtype: of the images, which the stem reads.
     """
     storage = 4 if layer.x.single else dtype.itemsize
-    weights = _weight_bytes(layer, storage)
-    squeeze_excite = _squeeze_excite_macs(layer)  # one weight a multiply-add, float32
+    weights = weight_bytes(layer, storage)
+    squeeze_excite = squeeze_excite_macs(layer)  # one weight a multiply-add, float32
     matrix, fused, vector = _convolution_macs(layer)
     return Work(
         bytes_activations=images * step_bytes(layer, dtype, image_dtype),
@@ -223,42 +224,11 @@ def _convolution_macs(layer: Layer) -> tuple[int, int, int]:
     taps = layer.kernel**2 * filtered * out_height * out_width
     expansion = channels_in * filtered * height * width if layer.expands else 0
     projection = filtered * channels_out * out_height * out_width if layer.is_whole_block else 0
-    if _is_depthwise(layer):
+    if is_depthwise(layer):
         return projection, expansion, taps
     if layer.operator == "head_pool":  # y is the mean of a map as large as x
         taps *= height * width
     return channels_in * taps + projection, 0, 0
-
-
-def _is_depthwise(layer: Layer) -> bool:
-    """Whether the convolution with a kernel, alone or inside a larger operator, is a depthwise one."""
-    return layer.operator.startswith(("depthwise", "expand_depthwise", "mbconv"))
-
-
-def _squeeze_excite_macs(layer: Layer) -> int:
-    """Multiply-adds of one image in both layers of the squeeze-excite; also the number of their weights."""
-    return 2 * layer.squeeze * layer.filtered_channels
-
-
-def _weight_bytes(layer: Layer, storage: int) -> int:
-    """Bytes of the weights in `storage` bytes each; biases and squeeze-excite are float32."""
-    channels_in, channels_out = layer.x.shape[0], layer.y.shape[0]
-    filtered = layer.filtered_channels
-    squeeze_excite = 4 * (_squeeze_excite_macs(layer) + bool(layer.squeeze) * (layer.squeeze + filtered))
-    if layer.operator == "squeeze_excite_gate":
-        return squeeze_excite
-    weights = layer.kernel**2 * filtered * (1 if _is_depthwise(layer) else channels_in)
-    biases = filtered
-    if layer.expands:
-        weights += channels_in * filtered
-        biases += filtered
-    if layer.is_stem_block:
-        weights += layer.depthwise_kernel**2 * filtered
-        biases += filtered
-    if layer.is_whole_block or layer.operator == "stem_block":
-        weights += filtered * channels_out
-        biases += channels_out
-    return storage * weights + 4 * biases + squeeze_excite
 
 
 def _special(layer: Layer) -> int:

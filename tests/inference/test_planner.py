@@ -139,6 +139,18 @@ def test_plan_segments_follow_the_cache_budget(b0_layers):
         assert images == sorted(images)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_plan_holds_no_large_map_for_small_weights(dtype):
+    """128 images of B0 with an 8 MiB budget: the whole batch's early maps would be 200 and 100 MiB each."""
+    network = fold(create_model("efficientnet_b0").eval())
+    layers = network_layers(network, (224, 224), forms=BlockForm.WHOLE)
+    made = plan(layers, 8 * MIB, batch=128, dtype=dtype)
+    assert made.arena_bytes < 32 * MIB < plan(layers, None, batch=128, dtype=dtype).arena_bytes / 4
+    images = {layer.name: segment.images for segment in made.segments for layer in segment.layers}
+    assert images["stem"] == images["stages.0.0"] == images["stages.1.0"]  # a few KiB of weights
+    assert images["stages.5.1"] >= 32  # 2 MiB of weights, which few passes are to read
+
+
 def test_plan_changes_with_one_number(b0_layers):
     assert plan(b0_layers, 16 * MIB) == plan(b0_layers, 16 * MIB)
     assert plan(b0_layers, 16 * MIB).segments != plan(b0_layers, 12 * MIB).segments
