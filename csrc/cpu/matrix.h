@@ -6,7 +6,8 @@
 // Any tile with at least 20 (10) accumulators and two vectors reached 93-97 % of the FMA peak on Zen 4.
 inline constexpr int kTileRows = Vec::kWidth == 16 ? 8 : 6;
 inline constexpr int kPanelVectors = Vec::kWidth == 16 ? 3 : 2;
-// One or two vectors get more rows, as many accumulators: eight would wait for each other, and each tile has its price.
+// One or two vectors get more rows: eight sums would wait for each other, each tile has its price around the loop, and
+// the weights are walked fewer times. (A projection of 960 to 160 channels at 7 x 7 in float32: 64 us instead of 97.)
 static constexpr int tile_rows(int vectors) {
   return vectors == 1 ? 2 * kTileRows : vectors == 2 && kPanelVectors == 3 ? 12 : kTileRows;
 }
@@ -116,6 +117,8 @@ template <class Element, int kRows, int kVectors>
 ALWAYS_INLINE void accumulate(Vec (&sum)[kRows][kVectors], const Element* a, int64_t stride, int64_t length,
                               const float*& panel) {
   using P = Product<Element>;
+  // Every third row has an address of its own, the two behind it are one and two strides away: addresses of more than
+  // eight rows do not fit in the general registers.
   const Element* base[(kRows + 2) / 3];
 #pragma GCC unroll 16
   for (int i = 0; i < (kRows + 2) / 3; i++) base[i] = a + 3 * i * stride;
