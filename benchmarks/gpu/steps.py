@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -90,15 +90,16 @@ class Workspace:
         variables = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT), **environment}
         variables.pop("TRITON_INTERPRET", None)
         with log.open("wb") as file:
-            process = subprocess.Popen(
-                list(command),
-                cwd=ROOT,
-                env=variables,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            with _children_hear_sigint():
+                process = subprocess.Popen(
+                    list(command),
+                    cwd=ROOT,
+                    env=variables,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
             try:
                 timed_out = not _ends(process, share * self.seconds_left)
                 if timed_out:
@@ -110,6 +111,24 @@ class Workspace:
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         return Finished(process.returncode, log.read_text(errors="replace"), timed_out, log)
+
+
+@contextlib.contextmanager
+def _children_hear_sigint() -> Iterator[None]:
+    """What is started in here can be asked to end, also where this process ignores SIGINT.
+
+    It does so when a script started it with `&`, and what is ignored stays ignored in every child (POSIX.1,
+    Shell Command Language, 2.11): a command out of time would be killed and lose what it has.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _ends(process: subprocess.Popen, seconds: float) -> bool:

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -139,12 +140,21 @@ def test_a_pytorch_that_cannot_be_asked_is_a_reason(monkeypatch):
     assert "PyTorch cannot be asked for a GPU: exit status 1" in machine.find().reason
 
 
-def test_a_command_gets_its_limit_and_may_write_what_it_has(tmp_path):
+@pytest.mark.parametrize(
+    "handler", [signal.default_int_handler, signal.SIG_IGN], ids=["terminal", "background"]
+)
+def test_a_command_gets_its_limit_and_may_write_what_it_has(tmp_path, handler):
+    """Also where this process ignores SIGINT, as one does that a script started with `&`."""
     # A shell, which is there within milliseconds: Python may take longer to start than its limit, on a busy
     # machine, and then hears of no interrupt.
     code = "trap 'echo half of it; exit 1' INT; echo begun; while :; do sleep 0.05; done"
     begin = time.monotonic()
-    done = Workspace(GPU, tmp_path, 1.5).run("slow", ["sh", "-c", code])
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        done = Workspace(GPU, tmp_path, 1.5).run("slow", ["sh", "-c", code])
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert time.monotonic() - begin < 15
     assert done.timed_out
     assert done.output.split("\n")[:2] == ["begun", "half of it"]
