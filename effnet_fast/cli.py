@@ -61,6 +61,8 @@ def info(as_json: bool, plan: str | None, batch: int | None, dtype: str | None, 
         console.print(f"{key:12} {value}", markup=False)
     for name, state in record["backends"].items():
         console.print(f"{name:12} {state}", markup=False)
+    for gpu in record["gpus"] or ["none that PyTorch sees"]:
+        console.print(f"{'gpu':12} {gpu}", markup=False)
     for key, value in record["cpu"].items():
         console.print(f"{key:12} {value}", markup=False)
     for key, value in record["build"].items():
@@ -68,8 +70,8 @@ def info(as_json: bool, plan: str | None, batch: int | None, dtype: str | None, 
     console.print(_support_table())
 
 
-def installation() -> dict[str, dict[str, object]]:
-    """What `info` shows: versions, backends (available, or why not), instruction sets, the build."""
+def installation() -> dict[str, object]:
+    """What `info` shows: versions, backends (available, or why not), GPUs, instruction sets, the build."""
     versions = {
         "effnet_fast": effnet_fast.__version__,
         "torch": torch.__version__,
@@ -92,7 +94,22 @@ def installation() -> dict[str, dict[str, object]]:
             cpu["isa forced"] = f"by {native.CPU_ISA_VARIABLE}"
         if slow := native.slowness(isa):
             cpu["slow"] = slow
-    return {"versions": versions, "backends": backends, "cpu": cpu, "build": native.build_info()}
+    return {
+        "versions": versions,
+        "backends": backends,
+        "gpus": _gpus(),
+        "cpu": cpu,
+        "build": native.build_info(),
+    }
+
+
+def _gpus() -> list[str]:
+    """Every GPU that PyTorch sees: a backend may be there without one."""
+    try:
+        of_all = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    except RuntimeError as error:  # a driver that does not start is worth knowing, too
+        return [f"not usable: {str(error).splitlines()[0]}"]
+    return [f"{gpu.name} (compute capability {gpu.major}.{gpu.minor})" for gpu in of_all]
 
 
 def _support_table() -> Table:

@@ -1,6 +1,7 @@
 """`effnet-fast info`, `models` and `--version`."""
 
 import json
+from types import SimpleNamespace
 
 import torch
 
@@ -23,6 +24,21 @@ def test_info_shows_versions_backends_and_the_support_matrix():
     record = json.loads(invoke("info", "--json").stdout)
     assert record["versions"]["torch"] == torch.__version__
     assert set(record["backends"]) == {"cpu", "cuda", "triton"}
+    assert len(record["gpus"]) == torch.cuda.device_count()
+
+
+def test_info_tells_a_backend_from_a_gpu(monkeypatch):
+    def broken(index):
+        raise RuntimeError("driver too old\nand more")
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert "gpu          none that PyTorch sees\n" in invoke("info").stdout
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    gpu = SimpleNamespace(name="Some GPU", major=9, minor=0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: gpu)
+    assert "gpu          Some GPU (compute capability 9.0)\n" in invoke("info").stdout
+    monkeypatch.setattr(torch.cuda, "get_device_properties", broken)
+    assert "gpu          not usable: driver too old\n" in invoke("info").stdout
 
 
 def test_models_are_listed_with_their_published_sizes():
