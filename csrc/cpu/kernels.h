@@ -134,7 +134,8 @@ struct KernelTable {
   int64_t (*peak)(Peak kind, int64_t iterations);
 };
 
-// Best first. "portable" is the compiler's vectors at the baseline of the platform.
+// Widest first (dispatch.cpp has the order of this machine). "portable" is the compiler's vectors at the baseline of
+// the platform.
 enum class Isa : int32_t { kAvx512Bf16 = 0, kAvx512 = 1, kAvx2 = 2, kPortable = 3 };
 inline constexpr const char* kIsaNames[] = {"avx512_bf16", "avx512", "avx2", "portable"};
 inline constexpr int kIsaCount = 4;

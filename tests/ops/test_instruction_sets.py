@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from effnet_fast import native
 
@@ -34,6 +35,15 @@ def _lines(isa: str) -> list[str]:
 
 def test_auto_is_the_machines_best() -> None:
     assert _lines("auto") == [native.cpu_isas()[0], "", "8.0", "8.0"]
+
+
+def test_the_widest_set_is_the_best_but_for_dot_products_on_intel() -> None:
+    """Whose cores do half as many of them as of float32's: tests/measure/test_peaks.py measures it."""
+    widest = [isa for isa in ("avx512_bf16", "avx512", "avx2", "portable") if isa in native.cpu_isas()]
+    cpuinfo = Path("/proc/cpuinfo")
+    if widest[0] == "avx512_bf16" and cpuinfo.exists() and "GenuineIntel" in cpuinfo.read_text():
+        widest[:2] = ["avx512", "avx512_bf16"]
+    assert list(native.cpu_isas()) == widest
 
 
 def test_a_set_that_does_not_exist_turns_the_backend_off_and_says_what_there_is() -> None:
