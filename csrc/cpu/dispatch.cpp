@@ -26,8 +26,8 @@ bool supported(Isa isa) {
 namespace {
 
 // Intel's cores begin a dot product of bfloat16 pairs every second cycle, half the products of their two float32
-// multiply-adds a cycle: 35 against 68 GMAC/s on a core with AMX at 2.1 GHz, where B0 in bfloat16 at batch 16 takes
-// 1.4 times as long with dot products as without. AMD's cores begin as many of either.
+// multiply-adds a cycle: 35 against 68 GMAC/s on a core with AMX, where B0 in bfloat16 at batch 16 takes 1.4 times
+// as long with dot products as without. A Zen 5 core begins as many of either.
 bool bf16_dots_are_slow() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
@@ -46,19 +46,6 @@ std::vector<Isa> best_first() {
   return isas;
 }
 
-}  // namespace
-
-std::string supported_isas() {
-  std::string names;
-  for (const Isa isa : best_first()) {
-    if (!names.empty()) names += ',';
-    names += kIsaNames[static_cast<int>(isa)];
-  }
-  return names;
-}
-
-namespace {
-
 Isa by_name(std::string_view name, const std::string& what) {
   for (int i = 0; i < kIsaCount; i++) {
     if (name == kIsaNames[i] && supported(static_cast<Isa>(i))) return static_cast<Isa>(i);
@@ -73,6 +60,15 @@ Isa choose() {
 }
 
 }  // namespace
+
+std::string supported_isas() {
+  std::string names;
+  for (const Isa isa : best_first()) {
+    if (!names.empty()) names += ',';
+    names += kIsaNames[static_cast<int>(isa)];
+  }
+  return names;
+}
 
 Isa active_isa() {
   static const Isa active = choose();
