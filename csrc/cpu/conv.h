@@ -120,6 +120,7 @@ static void conv_as(const ConvArgs& a, const Parallel& parallel) {
   Storage* y = static_cast<Storage*>(a.y);
 
   parallel(g.n * blocks, [&](int64_t begin, int64_t end) {
+    MatrixUnit unit;
     const int64_t piece_bytes = ceil_div(g.kernel * static_cast<int64_t>(sizeof(Piece<Element>)), 64) * 64;
     const int64_t gathered_bytes = gathered * static_cast<int64_t>(sizeof(float) + sizeof(Element));
     char* scratch = static_cast<char*>(
@@ -147,8 +148,8 @@ static void conv_as(const ConvArgs& a, const Parallel& parallel) {
                         g.stride * step};
         }
         const int64_t at = (n * out_h + oy) * out_w * panels.columns;
-        output_rows<Storage, Element>(pieces, g.kernel, 0, out_w, panels, panels.weight, 0, panels.count, a.activation,
-                                      y + at, residual ? residual + at : nullptr);
+        output_rows<Storage, Element>(unit, pieces, g.kernel, 0, out_w, panels, panels.weight, 0, panels.count,
+                                      a.activation, y + at, residual ? residual + at : nullptr);
       }
     }
   });

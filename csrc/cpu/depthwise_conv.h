@@ -7,14 +7,20 @@
 // expand_depthwise.h and mbconv.h fill the same ring with matrix products.
 #pragma once
 
-inline constexpr int64_t kChunkVectors = 48 / Vec::kWidth;  // 48 divides the width of every expansion by six
+// Most vectors of channels of a task: 48 channels, which divide the width of every expansion by six; where a matrix
+// unit multiplies, 64.
+#ifdef EFFNET_FAST_HAS_AMX
+inline constexpr int64_t kChunkVectors = kUnitVectors;
+#else
+inline constexpr int64_t kChunkVectors = 48 / Vec::kWidth;
+#endif
 
 // The channels of a task: whole matrix panels (see matrix.h), so that an expansion can fill the ring panel by panel.
 struct Chunks {
   PanelSplit panels;
   int64_t count;
-  explicit Chunks(int64_t channels)
-      : panels(ceil_div(channels, Vec::kWidth)), count(ceil_div(panels.count * kPanelVectors, kChunkVectors)) {}
+  explicit Chunks(const PanelSplit& panels)
+      : panels(panels), count(ceil_div(panels.count, kChunkVectors / panels.most)) {}
   int64_t first_panel(int64_t chunk) const { return chunk * panels.count / count; }
   int64_t first_vector(int64_t chunk) const { return panels.first_vector(first_panel(chunk)); }
   int64_t first_channel(int64_t chunk) const { return first_vector(chunk) * Vec::kWidth; }
@@ -172,9 +178,10 @@ struct RingConv {
   const int64_t ring_floats;
   const DepthwiseRowKernel<Storage> whole_tiles, rest_tile;
 
-  RingConv(const ConvGeometry& g, const PackedHeader& packed, Activation activation, int64_t block_rows)
+  RingConv(const ConvGeometry& g, const Chunks& chunks, const PackedHeader& packed, Activation activation,
+           int64_t block_rows)
       : g(g),
-        chunks(g.c),
+        chunks(chunks),
         split(g.out_w()),
         weight(section<float>(packed, packed.weight)),
         bias(section<float>(packed, packed.bias)),
@@ -243,20 +250,20 @@ struct RingConv {
 template <class Storage>
 using SumPrecision = std::conditional_t<std::is_same_v<Storage, bfloat16>, float16, Storage>;
 
-// The convolution of whole images in NHWC over a ring that `fill` supplies: fill(n, iy, chunk, to, scratch);
+// The convolution of whole images in NHWC over a ring that `fill` supplies: fill(n, iy, chunk, to, scratch, unit);
 // `scratch` has `scratch_floats` floats for its own use. `images_outermost` is the order of the tasks: neighbours share
 // an image, or the weights of a chunk.
 template <class Storage, class Fill>
-static void depthwise_over_ring(const DepthwiseConvArgs& a, const Parallel& parallel, bool images_outermost,
-                                int64_t scratch_floats, const Fill& fill) {
+static void depthwise_over_ring(const DepthwiseConvArgs& a, const Chunks& chunks, const Parallel& parallel,
+                                bool images_outermost, int64_t scratch_floats, const Fill& fill) {
   const ConvGeometry& g = a.geometry;
-  const RingConv<Storage, SumPrecision<Storage>> conv(g, *a.packed, a.activation, kPoolTile);
-  const Chunks& chunks = conv.chunks;
+  const RingConv<Storage, SumPrecision<Storage>> conv(g, chunks, *a.packed, a.activation, kPoolTile);
   const int64_t blocks = g.pool_rows();  // a task's rows: whole pool tiles, so that the sums do not depend on the split
   Storage* y = static_cast<Storage*>(a.y);
 
   parallel(g.n * chunks.count * blocks, [&](int64_t begin, int64_t end) {
     const TapScratch scratch(g.kernel, conv.ring_floats + scratch_floats);
+    MatrixUnit unit;
     for (int64_t item = begin; item < end;) {
       const int64_t first_block = item % blocks, last_block = std::min(first_block + end - item, blocks);
       const int64_t pair = item / blocks;
@@ -267,7 +274,7 @@ static void depthwise_over_ring(const DepthwiseConvArgs& a, const Parallel& para
       conv.run(
           chunk, first_block, last_block, scratch, y + n * g.out_h() * g.out_w() * g.c + first_channel, g.c,
           g.c - first_channel,
-          [&](int64_t iy, const RingRow& to) { fill(n, iy, chunk, to, scratch.floats + conv.ring_floats); },
+          [&](int64_t iy, const RingRow& to) { fill(n, iy, chunk, to, scratch.floats + conv.ring_floats, unit); },
           [&](int64_t block, const Vec* sums) {
             if (!a.sums) return;
             // One sum for the whole row of pool tiles, in its first tile; the others are zero.
@@ -297,10 +304,10 @@ static void copy_to_ring(const Storage* x, int64_t x_stride, int64_t width, int6
 template <class Storage>
 static void depthwise_conv_as(const DepthwiseConvArgs& a, const Parallel& parallel) {
   const ConvGeometry& g = a.geometry;
-  const Chunks chunks(g.c);
+  const Chunks chunks(split_columns(g.c, a.dtype, false));
   const Storage* x = static_cast<const Storage*>(a.x);
-  depthwise_over_ring<Storage>(a, parallel, /*images_outermost=*/true, 0,
-                               [&](int64_t n, int64_t iy, int64_t chunk, const RingRow& to, float*) {
+  depthwise_over_ring<Storage>(a, chunks, parallel, /*images_outermost=*/true, 0,
+                               [&](int64_t n, int64_t iy, int64_t chunk, const RingRow& to, float*, MatrixUnit&) {
                                  const int64_t first_channel = chunks.first_channel(chunk);
                                  copy_to_ring(x + (n * g.h + iy) * g.w * g.c + first_channel, g.c, g.w,
                                               std::min(g.c - first_channel, chunks.width(chunk)), to);

@@ -1,11 +1,40 @@
 #include "dispatch.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <stdexcept>
 #include <utility>
 #include <vector>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace effnet_fast {
+namespace {
+
+// Whether the CPU multiplies matrices of bfloat16 (AMX), and Linux lets this process do it, which has to be asked for:
+// the tiles' 8 KB are kept for each thread from its first use on. PyTorch's own products ask too.
+bool has_matrix_unit() {
+#if defined(__x86_64__) && defined(__linux__)
+  static const bool granted = [] {
+    unsigned a, b, c, d = 0;
+    const unsigned unit = 1u << 22 | 1u << 24;  // AMX-BF16, AMX-TILE
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & unit) != unit) return false;
+    constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  }();
+  return granted;
+#else
+  return false;
+#endif
+}
+
+}  // namespace
 
 bool supported(Isa isa) {
 #if defined(__x86_64__)
@@ -14,6 +43,7 @@ bool supported(Isa isa) {
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   switch (isa) {
+    case Isa::kAvx512Amx: return avx512 && __builtin_cpu_supports("avx512bf16") && has_matrix_unit();
     case Isa::kAvx512Bf16: return avx512 && __builtin_cpu_supports("avx512bf16");
     case Isa::kAvx512: return avx512;
     case Isa::kAvx2: return avx2;
@@ -42,7 +72,8 @@ std::vector<Isa> best_first() {
   for (int i = 0; i < kIsaCount; i++) {
     if (supported(static_cast<Isa>(i))) isas.push_back(static_cast<Isa>(i));
   }
-  if (isas[0] == Isa::kAvx512Bf16 && bf16_dots_are_slow()) std::swap(isas[0], isas[1]);
+  const auto dots = std::find(isas.begin(), isas.end(), Isa::kAvx512Bf16);
+  if (dots != isas.end() && bf16_dots_are_slow()) std::swap(dots[0], dots[1]);
   return isas;
 }
 
@@ -80,6 +111,7 @@ Isa parse_isa(std::string_view name) { return name == "auto" ? active_isa() : by
 const KernelTable& kernels_of(Isa isa) {
   switch (isa) {
 #if defined(__x86_64__)
+    case Isa::kAvx512Amx: return avx512_amx_kernels();
     case Isa::kAvx512Bf16: return avx512_bf16_kernels();
     case Isa::kAvx512: return avx512_kernels();
     case Isa::kAvx2: return avx2_kernels();

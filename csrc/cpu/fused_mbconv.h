@@ -46,17 +46,16 @@ struct FusedMBConv {
     Pixel *ring, *zeros;
     Hidden* expanded;
     int64_t image = -1, next = 0;
+    MatrixUnit unit;
   };
 
-  Task new_task() const {
+  void prepare(Task& task) const {
     char* memory = static_cast<char*>(thread_scratch(shape.task_bytes(sizeof(Pixel), sizeof(Hidden))));
-    Task task;
     task.pieces = reinterpret_cast<Piece<Pixel>*>(memory);
     task.ring = reinterpret_cast<Pixel*>(memory + shape.pieces_bytes);
     task.zeros = task.ring + shape.ring_rows * shape.row_elements;
     task.expanded = reinterpret_cast<Hidden*>(memory + shape.pieces_bytes + shape.ring_bytes(sizeof(Pixel)));
     std::memset(task.zeros, 0, shape.row_elements * sizeof(Pixel));
-    return task;
   }
 
   // Output rows [first, last) of image `n`. What the block before left in the ring is used again.
@@ -78,13 +77,13 @@ struct FusedMBConv {
       // A panel of weights outermost, so that each is fetched once a tile where they do not fit in the L2.
       for (int64_t p = 0; p < expand.count; p++) {
         for (int64_t r = 0; r < rows; r++) {
-          output_rows<Hidden, Pixel>(task.pieces + r * g.kernel, g.kernel, 0, width, expand, expand.weight, p, p + 1,
-                                     a.activation, task.expanded + r * width * expand.columns, nullptr);
+          output_rows<Hidden, Pixel>(task.unit, task.pieces + r * g.kernel, g.kernel, 0, width, expand, expand.weight,
+                                     p, p + 1, a.activation, task.expanded + r * width * expand.columns, nullptr);
         }
       }
       const Piece<Hidden> expanded{task.expanded, expand.columns, expand.columns};
       const int64_t at = ((n * g.out_h() + first) * out_w + column) * project.columns;
-      output_rows<Storage, Hidden>(&expanded, 1, 0, rows * width, project, project.weight, 0, project.count,
+      output_rows<Storage, Hidden>(task.unit, &expanded, 1, 0, rows * width, project, project.weight, 0, project.count,
                                    Activation::kIdentity, static_cast<Storage*>(a.y) + at,
                                    a.residual ? static_cast<const Storage*>(a.x) + at : nullptr);
     }
@@ -94,7 +93,8 @@ struct FusedMBConv {
 
   void run(const Parallel& parallel) const {
     parallel(g.n * shape.blocks, [&](int64_t begin, int64_t end) {
-      Task task = new_task();
+      Task task;
+      prepare(task);
       for (int64_t item = begin; item < end; item++) {
         const int64_t block = item % shape.blocks;
         compute(task, item / shape.blocks, block * g.out_h() / shape.blocks, (block + 1) * g.out_h() / shape.blocks);

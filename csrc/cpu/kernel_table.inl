@@ -3,6 +3,7 @@
 
 #include "math.h"
 #include "matrix.h"
+#include "matrix_unit.h"
 #include "output_tile.h"
 #include "pointwise_conv.h"
 #include "head_pool.h"
@@ -15,7 +16,7 @@
 #include "peak.h"
 
 static const KernelTable kTable = {
-    EFFNET_FAST_ISA_NAME, Vec::kWidth, kPanelVectors, kHasBf16Pairs,  kHalvesWeights,
+    EFFNET_FAST_ISA_NAME, Vec::kWidth, kHasBf16Pairs, kHalvesWeights, split_columns,
     pointwise_conv,       head_pool,   conv,          depthwise_conv, expand_depthwise,
     squeeze_excite_gate,  mbconv,      fused_mbconv,  peak,
 };

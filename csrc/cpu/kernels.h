@@ -8,6 +8,7 @@
 #include "../common/dtype.h"
 #include "../common/geometry.h"
 #include "packed.h"
+#include "panel_split.h"
 
 namespace effnet_fast {
 
@@ -119,10 +120,10 @@ enum class Peak : int32_t { kFma, kDot, kSilu };
 
 struct KernelTable {
   const char* name;
-  int width;            // float32 lanes of a vector
-  int panel;            // vectors of a matrix panel
-  bool bf16_pairs;      // has a dot product of bfloat16 pairs
-  bool halves_weights;  // its pointwise_conv reads PackedHeader::bf16_values
+  int width;                                  // float32 lanes of a vector
+  bool bf16_pairs;                            // has a dot product of bfloat16 pairs
+  bool halves_weights;                        // its pointwise_conv reads PackedHeader::bf16_values
+  PanelSplit (*panels)(const PackedHeader&);  // in which a matrix's columns are packed
   void (*pointwise_conv)(const PointwiseConvArgs&, const Parallel&);
   void (*head_pool)(const HeadPoolArgs&, const Parallel&);
   void (*conv)(const ConvArgs&, const Parallel&);
@@ -136,10 +137,11 @@ struct KernelTable {
 
 // Widest first (dispatch.cpp has the order of this machine). "portable" is the compiler's vectors at the baseline of
 // the platform.
-enum class Isa : int32_t { kAvx512Bf16 = 0, kAvx512 = 1, kAvx2 = 2, kPortable = 3 };
-inline constexpr const char* kIsaNames[] = {"avx512_bf16", "avx512", "avx2", "portable"};
-inline constexpr int kIsaCount = 4;
+enum class Isa : int32_t { kAvx512Amx = 0, kAvx512Bf16 = 1, kAvx512 = 2, kAvx2 = 3, kPortable = 4 };
+inline constexpr const char* kIsaNames[] = {"avx512_amx", "avx512_bf16", "avx512", "avx2", "portable"};
+inline constexpr int kIsaCount = 5;
 
+const KernelTable& avx512_amx_kernels();
 const KernelTable& avx512_bf16_kernels();
 const KernelTable& avx512_kernels();
 const KernelTable& avx2_kernels();

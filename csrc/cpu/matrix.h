@@ -13,6 +13,10 @@ static constexpr int tile_rows(int vectors) {
 }
 inline constexpr int kTileFloats = kTileRows * kPanelVectors * Vec::kWidth;
 
+#ifdef EFFNET_FAST_HAS_AMX
+inline constexpr int kUnitVectors = 4;
+#endif
+
 // Packed weights that a task walks again for every row tile: kept within half of the L2 of current server cores. From
 // there the micro-kernel reads them as fast as from the L1 (123 GMAC/s of a Zen 5 core's 125 over 885 KiB).
 inline constexpr int64_t kPanelGroupBytes = 512 * 1024;
@@ -107,6 +111,14 @@ struct Rows {
   int64_t segments, length, row_stride;
 };
 
+// A part of the left operand: `length` consecutive elements of every row, rows `stride` elements apart. A 1x1
+// convolution has one piece, a larger one a piece for each kernel row, a block's projection one for each chunk.
+template <class Element>
+struct Piece {
+  const Element* data;
+  int64_t length, stride;
+};
+
 // Weights are fetched 8 KiB ahead, across the page bound at which a core's own prefetching stops: at batch 1, where
 // they come from the L3 or from memory, B0 in float32 is 3.6 % faster for it; 4 or 16 KiB are no better.
 inline constexpr int kFetchAhead = 2048;
@@ -196,14 +208,18 @@ static MultiplyTile<Element> multiply_for(int rows, int vectors) {
   return multiply_among<Element, kActivation>(TileKernels{}, tile_kernel(rows, vectors));
 }
 
-// Vectors of output channels in panels of up to kPanelVectors, shared as evenly as they can be: four make two panels of
-// two rather than three and one, because a single vector cannot hide the latency of the multiply-add.
-struct PanelSplit {
-  int64_t vectors, count;
-  explicit PanelSplit(int64_t vectors) : vectors(vectors), count(ceil_div(vectors, kPanelVectors)) {}
-  int64_t first_vector(int64_t panel) const { return panel * vectors / count; }
-  int width_of(int64_t panel) const { return static_cast<int>(first_vector(panel + 1) - first_vector(panel)); }
-};
+// How a matrix's columns are shared out. A matrix unit (matrix_unit.h) has tiles for the sums of four vectors, and
+// wants the products that it makes, a block's filtered channels, in pieces of whole 32.
+static PanelSplit split_columns(int64_t columns, [[maybe_unused]] DType dtype, [[maybe_unused]] bool pairs) {
+  const int64_t vectors = ceil_div(columns, Vec::kWidth);
+#ifdef EFFNET_FAST_HAS_AMX
+  if (dtype == DType::kBFloat16) return PanelSplit(vectors, pairs ? kUnitVectors : 2, 2);
+#endif
+  return PanelSplit(vectors, kPanelVectors, 1);
+}
+static PanelSplit split_columns(const PackedHeader& packed) {
+  return split_columns(packed.out_channels, static_cast<DType>(packed.dtype), packed.bf16_pairs);
+}
 
 // The right operand as it was packed.
 struct Panels : PanelSplit {
@@ -213,7 +229,7 @@ struct Panels : PanelSplit {
   int64_t columns;
 
   explicit Panels(const PackedHeader& packed)
-      : PanelSplit(ceil_div(packed.out_channels, Vec::kWidth)),
+      : PanelSplit(split_columns(packed)),
         weight(section<float>(packed, packed.weight)),
         bias(section<float>(packed, packed.bias)),
         columns(packed.out_channels) {

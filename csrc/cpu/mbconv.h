@@ -30,13 +30,17 @@ struct MBConv {
   explicit MBConv(const MBConvArgs& a)
       : a(a),
         g(a.geometry),
-        depthwise(g, *a.depthwise, a.activation, MBConvShape::kBlockRows),
+        depthwise(g, chunks_of(a), *a.depthwise, a.activation, MBConvShape::kBlockRows),
         chunks(depthwise.chunks),
         project(*a.project),
         shape(g, project.columns, a.squeeze_excite != nullptr, Vec::kWidth, sizeof(Element)),
         pixels(shape.pixels),
         blocks(shape.blocks),
         channels(shape.channels) {}
+
+  static Chunks chunks_of(const MBConvArgs& a) {
+    return Chunks(a.expand ? split_columns(*a.expand) : split_columns(a.geometry.c, a.dtype, a.project->bf16_pairs));
+  }
 
   // Consecutive images that are computed together, and the memory for what lies between the phases.
   struct Group {
@@ -56,6 +60,7 @@ struct MBConv {
     const int64_t depth = a.in_channels;
     const TapScratch scratch(g.kernel, depthwise.ring_floats + expand_scratch(depth));
     float* prepared = scratch.floats + depthwise.ring_floats;
+    MatrixUnit unit;
     const Storage* x = static_cast<const Storage*>(a.x);
     for (int64_t item = begin; item < end;) {
       const int64_t first_block = item % blocks, last_block = std::min(first_block + end - item, blocks);
@@ -69,7 +74,7 @@ struct MBConv {
           [&](int64_t iy, const RingRow& to) {
             const Storage* row = image + iy * g.w * depth;
             if (a.expand) {
-              expand_row(*a.expand, a.activation, row, g.w, chunks, chunk, prepared, to);
+              expand_row(unit, *a.expand, a.activation, row, g.w, chunks, chunk, prepared, to);
             } else {
               copy_to_ring(row + origin, depth, g.w, std::min(depth - origin, width), to);
             }
@@ -124,6 +129,7 @@ struct MBConv {
     float* gates = gated + weight_floats + piece_floats;
     if (shape.gate_weights) open_gates(group, gates, gates + channels);  // the group is one image then
     const int64_t at = group.first * pixels * project.columns;
+    MatrixUnit unit;
     for (int64_t p = 0; p < project.count; p++) {
       // This panel's rows of the part, by the vectors before it and its own.
       const int64_t before = project.first_vector(p) * rows, vectors = project.width_of(p);
@@ -136,8 +142,8 @@ struct MBConv {
         scale_panel<Element>(project.weight + offset, project.width_of(p), depth, gates, gated + offset);
         weight = gated;
       }
-      output_rows<Storage, Element>(pieces, chunks.count, first, last, project, weight, p, p + 1, Activation::kIdentity,
-                                    static_cast<Storage*>(a.y) + at,
+      output_rows<Storage, Element>(unit, pieces, chunks.count, first, last, project, weight, p, p + 1,
+                                    Activation::kIdentity, static_cast<Storage*>(a.y) + at,
                                     a.residual ? static_cast<const Storage*>(a.x) + at : nullptr);
     }
   }

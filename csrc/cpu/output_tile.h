@@ -2,14 +2,6 @@
 // the registers. Included inside an instruction set's namespace, after matrix.h.
 #pragma once
 
-// A part of the left operand: `length` consecutive elements of every row, rows `stride` elements apart. A 1x1
-// convolution has one piece, a larger one a piece for each kernel row, a block's projection one for each chunk.
-template <class Element>
-struct Piece {
-  const Element* data;
-  int64_t length, stride;
-};
-
 template <class Storage, class Element>
 struct OutputTile {
   const Piece<Element>* pieces;
@@ -160,9 +152,16 @@ static OutputTileKernel<Storage, Element> output_tile_for(Activation activation,
 // Rows [first, last) of y, `columns` wide, over panels [first_panel, last_panel): a panel outermost, so that it stays
 // in the L1 or L2 over all tiles. `y` and `residual` are those of row 0. Tiles of equal height: 49 rows are 7 x 7.
 template <class Storage, class Element>
-static void output_rows(const Piece<Element>* pieces, int64_t piece_count, int64_t first, int64_t last,
-                        const Panels& panels, const float* weight, int64_t first_panel, int64_t last_panel,
-                        Activation activation, Storage* y, const Storage* residual) {
+static void output_rows(MatrixUnit& unit, const Piece<Element>* pieces, int64_t piece_count, int64_t first,
+                        int64_t last, const Panels& panels, const float* weight, int64_t first_panel,
+                        int64_t last_panel, Activation activation, Storage* y, const Storage* residual) {
+#ifdef EFFNET_FAST_HAS_AMX
+  if constexpr (std::is_same_v<Element, bfloat16>) {
+    return output_rows_by_unit(unit, pieces, piece_count, first, last, panels, weight, first_panel, last_panel,
+                               activation, y, residual);
+  }
+#endif
+  (void)unit;
   const int64_t rows = last - first, columns = panels.columns;
   for (int64_t p = first_panel; p < last_panel; p++) {
     const int vectors = panels.width_of(p);

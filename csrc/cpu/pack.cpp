@@ -12,18 +12,20 @@ bool is_conv(PackedKind kind) { return kind == PackedKind::kMatrix || kind == Pa
 bool has_depthwise(PackedKind kind) { return kind == PackedKind::kDepthwise || kind == PackedKind::kDepthwiseGate; }
 bool has_squeeze(PackedKind kind) { return kind == PackedKind::kSqueezeExcite || kind == PackedKind::kDepthwiseGate; }
 
-void pack_matrix(const PackRequest& r, const KernelTable& kernels, int64_t channels, bool pairs, float* words) {
+void pack_matrix(const PackRequest& r, const KernelTable& kernels, const PackedHeader& h, float* words) {
+  const int64_t channels = stored_channels(h);
+  const bool pairs = h.bf16_pairs || h.bf16_values;
   const int64_t width = kernels.width, taps = r.kernel * r.kernel, depth = channels * taps;
-  // A panel's columns lie together, so the panels' bounds (PanelSplit in matrix.h) decide where a column goes.
-  const int64_t vectors = ceil_div(r.out_channels, width), panels = ceil_div(vectors, kernels.panel);
+  // A panel's columns lie together, so the panels' bounds decide where a column goes.
+  const PanelSplit panels = kernels.panels(h);
   // k runs over kernel rows, kernel columns, input channels: the order of an interleaved image row.
   auto value = [&](int64_t out, int64_t k) {
     const int64_t tap = k / channels, in = k % channels;
     if (out >= r.out_channels || in >= r.in_channels) return 0.0f;
     return r.weight.at((out * r.in_channels + in) * taps + tap);
   };
-  for (int64_t panel = 0; panel < panels; panel++) {
-    const int64_t first = panel * vectors / panels * width, columns = (panel + 1) * vectors / panels * width - first;
+  for (int64_t panel = 0; panel < panels.count; panel++) {
+    const int64_t first = panels.first_vector(panel) * width, columns = panels.width_of(panel) * width;
     for (int64_t k = 0; k < depth; k += pairs ? 2 : 1) {
       for (int64_t column = 0; column < columns; column++, words++) {
         if (pairs) {
@@ -116,7 +118,7 @@ void pack(const PackRequest& r, void* block) {
   std::memset(bytes, 0, h.bytes);
   std::memcpy(bytes, &h, sizeof h);
   auto at = [&](int64_t offset) { return reinterpret_cast<float*>(bytes + offset); };
-  if (is_conv(r.kind)) pack_matrix(r, kernels, stored_channels(h), h.bf16_pairs || h.bf16_values, at(h.weight));
+  if (is_conv(r.kind)) pack_matrix(r, kernels, h, at(h.weight));
   if (has_depthwise(r.kind)) pack_depthwise(r, kernels.width, at(h.weight));
   if (h.bias) copy_array(r.bias, r.out_channels, at(h.bias));
   if (has_squeeze(r.kind)) {

@@ -18,7 +18,7 @@ namespace effnet_fast {
 enum class PackedKind : int32_t { kMatrix = 1, kConv = 2, kDepthwise = 3, kSqueezeExcite = 4, kDepthwiseGate = 5 };
 
 inline constexpr uint32_t kPackedMagic = 0x4b504645;  // "EFPK"
-inline constexpr int32_t kPackedVersion = 2;
+inline constexpr int32_t kPackedVersion = 3;
 inline constexpr int32_t kPackedForCpu = 1;
 inline constexpr int64_t kPackedAlignment = 64;
 

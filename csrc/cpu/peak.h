@@ -20,6 +20,20 @@ ALWAYS_INLINE float repeat(int64_t iterations, const Step& step) {
   return reduce_add(sum);
 }
 
+#ifdef EFFNET_FAST_HAS_AMX
+static int64_t peak_of_unit(int64_t iterations) {
+  MatrixUnit unit;
+  unit.shape(kUnitRows, 0);
+  for (int64_t n = 0; n < iterations; n++) {
+    multiply_tiles<kSums, kPixels, kWeights>();
+    multiply_tiles<kSums + 1, kPixels, kWeights>();
+    multiply_tiles<kSums + 2, kPixels, kWeights>();
+    multiply_tiles<kSums + 3, kPixels, kWeights>();
+  }
+  return iterations * kUnitVectors * kUnitRows * kUnitTerms * Vec::kWidth;
+}
+#endif
+
 // Multiply-adds or evaluations done; 0 where the instruction set has no such instruction.
 static int64_t peak(Peak kind, int64_t iterations) {
   const Vec a = set1(0.5f), b = set1(0.25f);
@@ -33,7 +47,9 @@ static int64_t peak(Peak kind, int64_t iterations) {
       return activate<Activation::kSilu, float>(fma(x, a, b));
     });
   } else {
-#ifdef EFFNET_FAST_HAS_BF16_DOT
+#ifdef EFFNET_FAST_HAS_AMX
+    return peak_of_unit(iterations);
+#elif defined(EFFNET_FAST_HAS_BF16_DOT)
     each *= 2;
     result = repeat(iterations, [&](Vec x) __attribute__((always_inline)) { return dot_pairs(a, b, x); });
 #else

@@ -20,6 +20,7 @@ static void pointwise_conv_as(const PointwiseConvArgs& a, const Parallel& parall
 
   // Group outermost: a thread walks many row tiles over the same weights, which stay in its L2.
   parallel(groups * tiles, [&](int64_t begin, int64_t end) {
+    MatrixUnit unit;
     Element* prepared = static_cast<Element*>(thread_scratch(sizeof(float) * (kPreparedRows * depth + Vec::kWidth)));
     for (int64_t item = begin; item < end;) {
       const int64_t group = item / tiles, stop = std::min(end, (group + 1) * tiles);
@@ -38,7 +39,7 @@ static void pointwise_conv_as(const PointwiseConvArgs& a, const Parallel& parall
           piece.data = prepared;
         }
         const int64_t at = row * panels.columns;
-        output_rows<Storage, Element>(&piece, 1, 0, until - row, panels, panels.weight, first_panel, last_panel,
+        output_rows<Storage, Element>(unit, &piece, 1, 0, until - row, panels, panels.weight, first_panel, last_panel,
                                       a.activation, y + at, residual ? residual + at : nullptr);
       }
     }

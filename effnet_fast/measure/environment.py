@@ -64,14 +64,16 @@ def cpu_family() -> str:
 
 
 def cpu_isa() -> str:
-    """Widest instruction set that the CPU reports, in the kernels' words: avx512_bf16, avx512, avx2 or
-    portable.
+    """Widest instruction set that the CPU reports, in the kernels' words: avx512_amx, avx512_bf16, avx512,
+    avx2 or portable.
     """
     try:
         flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split())
     except OSError:
         return "portable"
     if {"avx512f", "avx512bw", "avx512vl", "avx512dq"} <= flags:
+        if {"avx512_bf16", "amx_tile", "amx_bf16"} <= flags:
+            return "avx512_amx"
         return "avx512_bf16" if "avx512_bf16" in flags else "avx512"
     return "avx2" if {"avx2", "fma"} <= flags else "portable"
 

@@ -50,3 +50,15 @@ MUTANTS = (
     Mutant("fused block: residual of the first image", "fused_mbconv.h", "static_cast<const Storage*>(a.x) + at", "static_cast<const Storage*>(a.x) + at % (g.h * g.w * g.c)"),
     Mutant("fused block: a ring that is a row short", "fused_mbconv_shape.h", "ring_rows((rows - 1) * g.stride + g.kernel)", "ring_rows((rows - 1) * g.stride + g.kernel - (g.kernel > 1))"),
 )  # fmt: skip
+
+# Of the products of bfloat16 by a matrix unit, which the other instruction sets do not have.
+UNIT_MUTANTS = (
+    Mutant("unit: last terms dropped", "matrix_unit.h", "if (k < piece.length) {", "if (k + 8 < piece.length) {"),
+    Mutant("unit: weights of the piece before", "matrix_unit.h", "panel += (piece.length - k) / 2 * sizeof...(kVector) * Vec::kWidth;", ""),
+    Mutant("unit: bias of the first vector", "matrix_unit.h", "bias + kVector * Vec::kWidth, 0)", "bias, 0)"),
+    Mutant("unit: shaped for other rows", "matrix_unit.h", "if (rows == rows_ && rest == rest_) return;", "if (rows_ && rest == rest_) return;"),
+    Mutant("unit: last tile a row too early", "matrix_unit.h", "std::min(tile * height, rows - height);", "std::max<int64_t>(std::min(tile * height, rows - height) - (tile > 1), 0);"),
+    Mutant("unit: residual of whole vectors only", "matrix_unit.h", "if (residual) v = add(", "if (residual && whole) v = add("),
+    Mutant("unit: last row not activated", "expand_depthwise.h", "activate_ring<bfloat16>(tile, tiles.height,", "activate_ring<bfloat16>(tile, tiles.height - 1,"),
+    Mutant("unit: pixels pooled twice", "head_pool.h", "vectors, row - first, tiles.height,", "vectors, 0, tiles.height,"),
+)  # fmt: skip

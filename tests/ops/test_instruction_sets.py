@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from effnet_fast import native
+from effnet_fast.measure import environment
 
 _SCRIPT = """
 import torch
@@ -33,17 +34,29 @@ def _lines(isa: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+def cpuinfo() -> str:
+    path = Path("/proc/cpuinfo")
+    return path.read_text() if path.exists() else ""
+
+
 def test_auto_is_the_machines_best() -> None:
     assert _lines("auto") == [native.cpu_isas()[0], "", "8.0", "8.0"]
 
 
 def test_the_widest_set_is_the_best_but_for_dot_products_on_intel() -> None:
     """Whose cores do half as many of them as of float32's: tests/measure/test_peaks.py measures it."""
-    widest = [isa for isa in ("avx512_bf16", "avx512", "avx2", "portable") if isa in native.cpu_isas()]
-    cpuinfo = Path("/proc/cpuinfo")
-    if widest[0] == "avx512_bf16" and cpuinfo.exists() and "GenuineIntel" in cpuinfo.read_text():
-        widest[:2] = ["avx512", "avx512_bf16"]
-    assert list(native.cpu_isas()) == widest
+    order = ["avx512_amx", "avx512_bf16", "avx512", "avx2", "portable"]
+    if "GenuineIntel" in cpuinfo():
+        order[1:3] = ["avx512", "avx512_bf16"]
+    assert list(native.cpu_isas()) == [isa for isa in order if isa in native.cpu_isas()]
+
+
+def test_a_machine_has_the_sets_that_its_cpu_reports() -> None:
+    """By what Linux says of the CPU; a library that forgot one would only be slower."""
+    reported = environment.cpu_isa()
+    assert reported in native.cpu_isas()
+    if "avx512_amx" in native.cpu_isas():
+        assert reported == "avx512_amx"
 
 
 def test_a_set_that_does_not_exist_turns_the_backend_off_and_says_what_there_is() -> None:
