@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from benchmarks.plots import STYLES, write_picture
+from benchmarks.plots import STYLES, add_legend, write_picture
 from benchmarks.results import Results
 from benchmarks.tables import (
     Row,
@@ -59,14 +59,8 @@ def plot_bars(results: Results, path: Path) -> bool:
         panel.set_ylabel("speed, effnet_fast = 1")
         panel.set_title(f"{dtype}, {'one image' if single else 'several images'}", fontsize=11, loc="left")
         panel.spines[["top", "right"]].set_visible(False)
-    figure.legend(
-        [pyplot.Rectangle((0, 0), 1, 1, color=STYLES.get(peer, ("#7b4ea3",))[0]) for peer in labels],
-        labels.values(),
-        loc="outside upper center",
-        ncols=len(labels),
-        frameon=False,
-        fontsize=8,
-    )
+    colours = [pyplot.Rectangle((0, 0), 1, 1, color=STYLES.get(peer, ("#7b4ea3",))[0]) for peer in labels]
+    add_legend(figure, colours, list(labels.values()), fontsize=8)
     write_picture(figure, path, results)
     return True
 

@@ -220,11 +220,12 @@ def _show_operators(console: Console, results: Results, path: Path) -> None:
 def readme_command(results: Path | None, target: Path, check: bool) -> None:
     """Write the measured table of the README from a result file.
 
-    Without one: from the committed one, and the support matrix, and the ladders of docs/kernels.md, from
+    Without one: from the committed ones, and the support matrix, and the ladders of docs/kernels.md, from
     theirs; and draw the pictures that these documents show anew.
     """
     try:
-        table = readme.markdown_table(load(results or readme.committed_results(RESULTS), kind="models"))
+        given = readme.markdown_table(load(results, kind="models")) if results else None
+        table = given or readme.committed_tables(RESULTS)
         texts = {target: readme.update_readme(target.read_text(encoding="utf-8"), table)}
         if results is None:
             texts[target] = readme.update_fuse(texts[target], readme.committed_fuse(RESULTS))

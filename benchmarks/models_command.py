@@ -243,7 +243,8 @@ def run_models(
         limits: dict[str, Limits] = {}
         if pending and start_peer is None:  # fakes have no floor
             limits = measure_all(device, [job.case.dtype for job in pending], threads)
-            results.environment["limits"] = {name: found.record() for name, found in limits.items()}
+            measured = {name: found.record() for name, found in limits.items()}
+            results.environment["limits"] = results.environment.get("limits", {}) | measured
 
         def save_rows() -> None:
             add_floors(results.rows, limits)

@@ -10,6 +10,7 @@ from benchmarks.results import Results
 from benchmarks.tables import labels_of, place_text, shown_rows, speed
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 #: Colour, marker and line of each peer: greys and cool colours for what exists, one warm colour for this
@@ -120,15 +121,19 @@ def plot_models(results: Results, path: Path) -> bool:
         lines, texts = panel.get_legend_handles_labels()
         handles.update(zip(texts, lines, strict=True))
     shown = [label for label in labels.values() if label in handles]
-    figure.legend(
-        [handles[label] for label in shown],
-        shown,
-        loc="outside upper center",
-        ncols=len(shown),
-        frameon=False,
-    )
+    add_legend(figure, [handles[label] for label in shown], shown)
     write_picture(figure, path, results)
     return True
+
+
+def add_legend(figure: Figure, handles: list[Artist], labels: list[str], **options: object) -> None:
+    """A legend above the panels, in as few lines as the figure's width allows."""
+    place = {"loc": "outside upper center", "frameon": False}
+    for lines in range(1, len(labels) + 1):
+        legend = figure.legend(handles, labels, ncols=-(-len(labels) // lines), **place, **options)
+        if legend.get_window_extent(figure.canvas.get_renderer()).width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def write_picture(figure: Figure, path: Path, results: Results, *, place: bool = True) -> None:

@@ -145,16 +145,21 @@ def draw_pictures(folder: Path) -> list[Path]:
     return drawn
 
 
-def committed_results(folder: Path) -> Path:
-    """The only committed result file of a suite under `folder`, else the only models.json; ResultError when
-    there is none or more than one.
+def committed_results(folder: Path) -> list[Path]:
+    """The committed result files of a suite under `folder`, the machine with the most cases first; without
+    any, the only models.json. ResultError when there is none, or several of those.
     """
-    for names in ([f"{suite}.json" for suite in SUITES], ["models.json"]):
-        found = [path for name in names for path in sorted(folder.glob(f"*/{name}"))]
-        found = [path for path in found if path.parent.name != "local"]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            break
+    suites = [path for suite in SUITES for path in sorted(folder.glob(f"*/{suite}.json"))]
+    suites = [path for path in suites if path.parent.name != "local"]
+    if suites:
+        return sorted(suites, key=lambda path: -len(load(path, kind="models").rows))
+    found = [path for path in sorted(folder.glob("*/models.json")) if path.parent.name != "local"]
+    if len(found) == 1:
+        return found
     folders = ", ".join(path.parent.name for path in found) or "none"
     raise ResultError(f"{folder}: needs one folder with a models.json, found {folders}; name the file")
+
+
+def committed_tables(folder: Path) -> str:
+    """The table of each of them."""
+    return "\n\n".join(markdown_table(load(path, kind="models")) for path in committed_results(folder))

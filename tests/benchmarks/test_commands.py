@@ -228,13 +228,21 @@ def test_a_readme_without_its_markers_is_left_alone(finished, tmp_path, text):
 def test_one_committed_folder_is_found_and_two_are_not_guessed_between(tmp_path):
     for name in ("local", "cpu-a"):
         save(Results("models", {}, {}, ""), tmp_path / name / "models.json")
-    assert readme.committed_results(tmp_path).parent.name == "cpu-a"
+    assert [path.parent.name for path in readme.committed_results(tmp_path)] == ["cpu-a"]
     save(Results("models", {}, {}, ""), tmp_path / "cpu-b" / "models.json")
     with pytest.raises(readme.ResultError, match="found cpu-a, cpu-b; name the file"):
         readme.committed_results(tmp_path)
-    suite = tmp_path / "cpu-b" / "cpu.json"  # the list with the fairest peers is what the README quotes
-    save(Results("models", {}, {}, ""), suite)
-    assert readme.committed_results(tmp_path) == suite
+    # The list with the fairest peers is what the README quotes: of every machine, the longest first.
+    suites = [tmp_path / name / "cpu.json" for name in ("cpu-b", "cpu-a", "cpu-c", "local")]
+    for path, rows in zip(suites, (2, 1, 0, 3), strict=True):
+        save(Results("models", {}, {}, "", [{}] * rows), path)
+    assert readme.committed_results(tmp_path) == suites[:3]
+
+
+def test_the_readme_has_the_table_of_every_committed_machine():
+    files = readme.committed_results(commands.RESULTS)
+    tables = [readme.markdown_table(load(path, kind="models")) for path in files]
+    assert "\n\n".join(tables) in commands.README.read_text(encoding="utf-8")
 
 
 def test_committed_result_files_are_whole():

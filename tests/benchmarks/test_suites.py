@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from PIL import Image
 from rich.console import Console
 
-from benchmarks import suites, tables
+from benchmarks import bars, suites, tables
 from benchmarks.bars import plot_bars
 from benchmarks.cases import describe_model
 from benchmarks.commands import main
@@ -187,6 +187,24 @@ def test_a_suite_is_measured_into_its_own_file_and_resumed(fake_peers, tmp_path,
         assert heading in shown.output
     with Image.open(tmp_path / "cpu.png") as picture:
         assert len(set(picture.convert("L").resize((64, 64)).tobytes())) > 10
+
+
+@pytest.mark.parametrize("models", [1, 6])
+def test_the_legend_fits_into_the_picture(models, tmp_path, monkeypatch):
+    """Of every peer, however few cases there are, and so however narrow the picture is."""
+    cases = [case for case in CPU.cases(CPU.models[:models], ["float32"]) if case.batch == 1]
+    timed = {"status": "ok", "images_per_second": 100.0}
+    rows = [new_row(case, peer) | timed for case in cases for peer in CPU.peers]
+    found = []
+    monkeypatch.setattr(bars, "write_picture", lambda figure, *rest: found.append(figure))
+    assert plot_bars(Results("models", {}, {}, "", rows), tmp_path / "bars.png")
+    (figure,) = found
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    extent = legend.get_window_extent()
+    assert figure.bbox.x0 <= extent.x0
+    assert extent.x1 <= figure.bbox.x1
+    assert len(legend.get_texts()) == len(CPU.peers)
 
 
 def test_without_a_time_there_are_no_bars(tmp_path):
