@@ -121,7 +121,7 @@ enum class Peak : int32_t { kFma, kDot, kSilu };
 struct KernelTable {
   const char* name;
   int width;                                  // float32 lanes of a vector
-  bool bf16_pairs;                            // has a dot product of bfloat16 pairs
+  bool bf16_pairs;                            // multiplies bfloat16 in pairs
   bool halves_weights;                        // its pointwise_conv reads PackedHeader::bf16_values
   PanelSplit (*panels)(const PackedHeader&);  // in which a matrix's columns are packed
   void (*pointwise_conv)(const PointwiseConvArgs&, const Parallel&);

@@ -5,10 +5,11 @@
 //   gates [M] = squeeze-excite(sums)
 //   y [oh ow][O] = filtered * gates --project--> + residual                                 (2)
 //
-// (1) takes 48 expanded channels (a chunk) at a time: expands an input row of them into the ring, filters as soon as k
-// rows are there, and activates and sums in the registers. (2) needs the gates, hence all sums, hence all of (1): the
-// filtered image in between is the only tensor of the block that is stored, in this thread's own memory (B0: at most
-// 1.8 MB in float32, mostly within the L2), in a layout in which both phases walk straight on.
+// (1) takes 48 expanded channels (a chunk; 64 where a matrix unit multiplies) at a time: expands an input row of them
+// into the ring, filters as soon as k rows are there, and activates and sums in the registers. (2) needs the gates,
+// hence all sums, hence all of (1): the filtered image in between is the only tensor of the block that is stored, in
+// this thread's own memory (B0: at most 1.8 MB in float32, mostly within the L2), in a layout in which both phases walk
+// straight on.
 //
 // The gate scales whichever is smaller, the projection's weights (large maps) or the filtered image (small maps).
 //

@@ -2,7 +2,7 @@
 //
 // Vectors of output channels lie one behind another, so that a panel of any number of vectors is contiguous:
 //   matrix    [ceil(N / W)] panels' vectors; inside a panel of V vectors: [K][V * W] float32,
-//             or [K / 2][V * W][2] bfloat16, for AVX512_BF16's dot product of pairs or to be widened when read.
+//             or [K / 2][V * W][2] bfloat16, for products of pairs (AVX512_BF16, AMX) or to be widened when read.
 //             K = k * k * stored_channels
 //   depthwise [ceil(C / W)][k * k][W] float32
 //   squeeze   w1 [S][C'], w2 transposed [S][C'] float32, C' = C rounded up to W
@@ -29,7 +29,7 @@ struct PackedHeader {
   int32_t isa;          // index into kIsaNames
   int32_t kind;         // PackedKind
   int32_t dtype;        // DType of the weights
-  int32_t bf16_pairs;   // 1: the matrix is stored for the bf16 dot product
+  int32_t bf16_pairs;   // 1: the matrix is stored for products of bf16 pairs
   int32_t in_channels;  // K of a matrix per kernel tap; C of a depthwise convolution
   int32_t out_channels;
   int32_t kernel;        // 1 for a matrix
