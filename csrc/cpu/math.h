@@ -47,12 +47,21 @@ ALWAYS_INLINE Vec one_plus_exp_neg(Vec x) {
   return add(exp2_as<Storage>(mul(x, set1(-1.4426950408889634f))), set1(1.0f));
 }
 
+// x / y, as exact as Storage needs it.
+template <class Storage>
+ALWAYS_INLINE Vec quotient(Vec x, Vec y) {
+#ifdef EFFNET_FAST_HAS_QUICK_RECIPROCAL
+  if constexpr (std::is_same_v<Storage, bfloat16>) return mul(x, reciprocal_estimate(y));
+#endif
+  return div(x, y);
+}
+
 ALWAYS_INLINE Vec relu6(Vec x) { return at_most(set1(6.0f), at_least(set1(0.0f), x)); }
 
 // Storage: the type that the result is rounded to.
 template <Activation kActivation, class Storage>
 ALWAYS_INLINE Vec activate(Vec x) {
-  if constexpr (kActivation == Activation::kSilu) return div(x, one_plus_exp_neg<Storage>(x));
+  if constexpr (kActivation == Activation::kSilu) return quotient<Storage>(x, one_plus_exp_neg<Storage>(x));
   if constexpr (kActivation == Activation::kRelu) return at_least(set1(0.0f), x);
   if constexpr (kActivation == Activation::kRelu6) return relu6(x);
   if constexpr (kActivation == Activation::kHardswish) {
