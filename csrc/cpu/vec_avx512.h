@@ -64,8 +64,8 @@ ALWAYS_INLINE Vec div(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
 ALWAYS_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 
 #ifdef EFFNET_FAST_HAS_AMX
-// 1 / a with an error of 6e-5, 0 for infinity. The cores that have AMX are Intel's, which divide slowly: SiLU in bfloat16
-// at 6.0e9 instead of 3.9e9 a second.
+// 1 / a with an error of 6e-5, 0 for infinity. The cores that have AMX are Intel's, which divide slowly: SiLU in
+// bfloat16 at 6.0e9 instead of 3.9e9 a second.
 #define EFFNET_FAST_HAS_QUICK_RECIPROCAL
 ALWAYS_INLINE Vec reciprocal_estimate(Vec a) { return {_mm512_rcp14_ps(a.v)}; }
 #endif
