@@ -14,7 +14,7 @@ static constexpr int tile_rows(int vectors) {
 inline constexpr int kTileFloats = kTileRows * kPanelVectors * Vec::kWidth;
 
 #ifdef EFFNET_FAST_HAS_AMX
-inline constexpr int kUnitVectors = 4;
+inline constexpr int kUnitVectors = 4;  // of a panel, the most that a matrix unit has tiles for (matrix_unit.h)
 #endif
 
 // Packed weights that a task walks again for every row tile: kept within half of the L2 of current server cores. From
