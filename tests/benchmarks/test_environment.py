@@ -24,7 +24,9 @@ def test_the_record_names_versions_and_threads_but_no_machine_user_or_path():
 
 
 def test_the_folder_of_a_device_is_a_plain_name():
-    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*-\d+c-(avx512bf16|avx512|avx2|portable)", device_slug())
+    assert re.fullmatch(
+        r"[a-z0-9]+(-[a-z0-9]+)*-\d+c-(avx512amx|avx512bf16|avx512|avx2|portable)", device_slug()
+    )
 
 
 @pytest.mark.parametrize(
