@@ -131,7 +131,8 @@ def add_legend(figure: Figure, handles: list[Artist], labels: list[str], **optio
     place = {"loc": "outside upper center", "frameon": False}
     for lines in range(1, len(labels) + 1):
         legend = figure.legend(handles, labels, ncols=-(-len(labels) // lines), **place, **options)
-        if legend.get_window_extent(figure.canvas.get_renderer()).width <= figure.bbox.width:
+        fits = legend.get_window_extent(figure.canvas.get_renderer()).width <= figure.bbox.width
+        if fits or lines == len(labels):
             return
         legend.remove()
 

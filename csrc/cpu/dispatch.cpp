@@ -18,7 +18,7 @@ namespace effnet_fast {
 namespace {
 
 // Whether the CPU multiplies matrices of bfloat16 (AMX), and Linux lets this process do it, which has to be asked for:
-// the tiles' 8 KB are kept for each thread from its first use on. PyTorch's own products ask too.
+// the tiles' 8 KB are kept for each thread from its first use on.
 bool has_matrix_unit() {
 #if defined(__x86_64__) && defined(__linux__)
   static const bool granted = [] {

@@ -33,12 +33,7 @@ static void expand_row_as(const PackedHeader& packed, Activation activation, con
   for (int64_t t = 0; t < tiles; t++) {
     const int64_t first = t * width / tiles;
     const int height = static_cast<int>((t + 1) * width / tiles - first);
-    const Storage* rows = x + first * depth;
-    const Element* left = reinterpret_cast<const Element*>(rows);
-    if constexpr (!std::is_same_v<Storage, Element>) {
-      for (int i = 0; i < height; i++) prepare_row(rows + i * depth, nullptr, depth, prepared + i * depth);
-      left = prepared;
-    }
+    const Element* left = as_operand(x + first * depth, height, depth, prepared);
     const Rows<Element> operand{&left, 1, depth, depth};
     for (int64_t p = chunks.first_panel(chunk); p < chunks.first_panel(chunk + 1); p++) {
       const int vectors = panels.width_of(p);

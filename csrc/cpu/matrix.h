@@ -263,3 +263,14 @@ static void prepare_row(const Storage* x, const float* gate, int64_t channels, E
     store_n(row + whole, gate ? mul(v, load_n(gate + whole, rest)) : v, rest);
   }
 }
+
+// `count` rows of x in that form: where they lie, or converted into `prepared`.
+template <class Storage, class Element>
+static const Element* as_operand(const Storage* x, int64_t count, int64_t depth, Element* prepared) {
+  if constexpr (std::is_same_v<Storage, Element>) {
+    return x;
+  } else {
+    for (int64_t i = 0; i < count; i++) prepare_row(x + i * depth, nullptr, depth, prepared + i * depth);
+    return prepared;
+  }
+}

@@ -12,12 +12,10 @@ namespace effnet_fast {
 // rather than three and one, because a single vector cannot hide the latency of the multiply-add. Every panel but the
 // last is a multiple of `unit` vectors, which divides `most`.
 struct PanelSplit {
-  int64_t vectors, most, unit, count;
+  int64_t vectors, most, unit, units, count;
   PanelSplit(int64_t vectors, int64_t most, int64_t unit)
-      : vectors(vectors), most(most), unit(unit), count(ceil_div(ceil_div(vectors, unit), most / unit)) {}
-  int64_t first_vector(int64_t panel) const {
-    return std::min(panel * ceil_div(vectors, unit) / count * unit, vectors);
-  }
+      : vectors(vectors), most(most), unit(unit), units(ceil_div(vectors, unit)), count(ceil_div(units, most / unit)) {}
+  int64_t first_vector(int64_t panel) const { return std::min(panel * units / count * unit, vectors); }
   int width_of(int64_t panel) const { return static_cast<int>(first_vector(panel + 1) - first_vector(panel)); }
 };
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from effnet_fast import native
+from effnet_fast.measure import environment
 from tests.mutants.build import Workshop
 from tests.mutants.cpu import FOLDER, MUTANTS, UNIT_MUTANTS
 from tests.mutants.mutant import assert_all_caught, judge, lost
@@ -26,6 +27,8 @@ def test_every_mutant_is_caught(tmp_path, capsys):
     assert_caught(MUTANTS, "avx2" if "avx2" in native.cpu_isas() else "portable", tmp_path, capsys)
 
 
-@pytest.mark.skipif("avx512_amx" not in native.cpu_isas(), reason="this CPU has no matrix unit")
+# By what Linux says of the CPU, not by what the library found: one that lost the set still has this test, and
+# fails it. Without such a CPU none of these kernels can run.
+@pytest.mark.skipif(environment.cpu_isa() != "avx512_amx", reason="this CPU has no matrix unit")
 def test_every_mutant_of_the_matrix_unit_is_caught(tmp_path, capsys):
     assert_caught(UNIT_MUTANTS, "avx512_amx", tmp_path, capsys)
